@@ -1,0 +1,1 @@
+"""What the program knows: pure data and functions, without Pulumi and without I/O."""

@@ -1,0 +1,176 @@
+"""The edge's configuration as a pure function: which address, which key, which door.
+
+Written for HAProxy 2.6 (Debian bookworm) and the current long-term branch. The files it needs lie beside it and
+are named relative to it, so that a whole set of files can be tried before it takes the place of the last one.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+DIRECTORY = "/etc/seatable-vllm/edge"
+"""Inside the container: `releases/<generation>/` and the link `live` to the one in use."""
+
+CONFIGURATION = "haproxy.cfg"
+CLIENT_KEYS = "client-keys.map"
+ENGINE_KEY = "engine-key.map"
+
+GENERATION_HEADER = "x-edge-generation"
+"""Response header that names the configuration in use; how a reload is known to have happened."""
+
+ROUTES: Mapping[str, tuple[str, ...]] = {
+    "/v1/chat/completions": ("POST",),
+    "/v1/completions": ("POST",),
+    "/v1/models": ("GET",),
+}
+"""The only doors. vLLM serves 30 more, eleven of them without asking for a key."""
+
+
+@dataclass(frozen=True)
+class EdgeClient:
+    """One client as the edge sees it."""
+
+    cidrs: Sequence[str]
+
+
+@dataclass(frozen=True)
+class EdgeFiles:
+    """One complete set of files of the edge. `files` maps names to contents; two of them hold keys."""
+
+    generation: str
+    files: Mapping[str, str]
+
+
+_ENGINE_AWAY = "the engine is starting or has just restarted; try again in a few seconds"
+
+
+def _answer(rule: str, status: int, message: str) -> str:
+    """A HAProxy rule that answers in OpenAI's error form; short, since some clients cut at 256 bytes."""
+    body = json.dumps({"error": {"message": message, "type": "edge", "code": status}})
+    return f"{rule} status {status} content-type application/json string '{body}'"
+
+
+def _refuse(status: int, message: str) -> str:
+    return _answer("http-request return", status, message)
+
+
+def edge_files(
+    *,
+    clients: Mapping[str, EdgeClient],
+    client_keys: Mapping[str, Sequence[str]],
+    engine_key: str,
+    bind: str,
+    engine: str,
+) -> EdgeFiles:
+    """Everything HAProxy reads, with a name (12 hex digits) that changes when any of it does.
+
+    clients: by name. client_keys: the valid keys of each client. bind: address:port the edge listens on.
+    engine: address:port of vLLM.
+    """
+    keys = "".join(f"{key} {name}\n" for name in clients for key in client_keys[name])
+    secrets = {CLIENT_KEYS: keys, ENGINE_KEY: f"engine {engine_key}\n"}
+    template = _configuration(clients, bind, engine, generation="@generation@")
+    digest = hashlib.sha256("\0".join([template, *secrets.values()]).encode()).hexdigest()[:12]
+    return EdgeFiles(digest, {CONFIGURATION: template.replace("@generation@", digest), **secrets})
+
+
+def _configuration(clients: Mapping[str, EdgeClient], bind: str, engine: str, generation: str) -> str:
+    return "\n".join([_GLOBAL, _DEFAULTS, _frontend(clients, bind, generation), _backend(engine)])
+
+
+_GLOBAL = """\
+# Made by seatable-vllm; the next `up` writes it again.
+global
+    log stdout format raw local0 info
+    user haproxy
+    group haproxy
+    maxconn 4096
+    # A thread per core would take 40 MB and more on a large machine, and nothing gets faster by it.
+    nbthread 4
+    # A removed key ends with the streams that still run under it, and with this at the latest.
+    hard-stop-after 1h
+    # The files of this set lie beside this one.
+    default-path config
+"""
+
+_DEFAULTS = f"""\
+defaults
+    mode http
+    log global
+    # The client's name and never a header: no key may reach a log.
+    log-format "%ci client=%[var(txn.client)] %HM %[var(txn.path),json(utf8s)] %ST %B bytes %Ta ms %tsc"
+    option dontlognull
+    # Each event of a stream goes out as it is made; the kernel would else hold it back for up to 200 ms.
+    option http-no-delay
+    # A reload hangs up on no idle connection: the client would be about to send on it.
+    option idle-close-on-response
+    # The answer to a long prompt may take minutes to begin; SeaTable itself gives up after 180 s.
+    timeout connect 5s
+    timeout client 600s
+    timeout server 600s
+    timeout queue 60s
+    timeout http-request 60s
+    timeout http-keep-alive 75s
+    # While the engine loads or restarts, say so at once: clients retry on 503 and hang on silence.
+    {_answer("http-error", 502, _ENGINE_AWAY)} hdr retry-after 10
+    {_answer("http-error", 503, _ENGINE_AWAY)} hdr retry-after 10
+"""
+
+
+def _frontend(clients: Mapping[str, EdgeClient], bind: str, generation: str) -> str:
+    doors = [f"{{ path -m str {path} }} {{ method {' '.join(methods)} }}" for path, methods in ROUTES.items()]
+    lines = [
+        "frontend clients",
+        f"    bind {bind}",
+        f"    http-after-response set-header {GENERATION_HEADER} {generation}",
+        "    http-request set-var(txn.path) path",
+        "",
+        "    # 1. Where from: the addresses of the clients, and nobody else.",
+        *[line for name, client in clients.items() for line in _addresses(f"client_{name}", client.cidrs)],
+        *_addresses("from_any", sorted({cidr for client in clients.values() for cidr in client.cidrs})),
+        f"    {_refuse(403, 'this address is not allowed')} unless from_any",
+        "",
+        "    # 2. Which door: these paths with these methods, letter for letter.",
+        f"    {_refuse(404, 'not found')} unless {' or '.join(doors)}",
+        "    # The engine sees the plain path: no query (it logs them), no upgrade, no claims of a client.",
+        "    http-request set-uri %[path]",
+        "    http-request del-header upgrade",
+        "    http-request del-header forwarded",
+        "    http-request del-header x- -m beg",
+        "",
+        "    # 3. Which key: a client's key, from that client's addresses, becomes the engine's. Any other",
+        "    #    is taken away, and vLLM itself answers 401.",
+        "    acl one_bearer req.fhdr_cnt(authorization) eq 1",
+        "    acl key_form req.fhdr(authorization) -m reg -i ^Bearer\\ [A-Za-z0-9]+$",
+        f"    http-request set-var(txn.client) req.fhdr(authorization),field(2,' '),map_str({CLIENT_KEYS})"
+        " if one_bearer key_form",
+        *[
+            f"    {_refuse(403, 'this key is not allowed from this address')}"
+            f" if {{ var(txn.client) -m str {name} }} !client_{name}"
+            for name in clients
+        ],
+        "    http-request del-header authorization",
+        f'    http-request set-header authorization "Bearer %[str(engine),map_str({ENGINE_KEY})]"'
+        " if { var(txn.client) -m found }",
+        "    default_backend engine",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _addresses(acl: str, cidrs: Sequence[str]) -> list[str]:
+    """An address list as ACL lines, which HAProxy joins; one line holds 64 words at most."""
+    return [f"    acl {acl} src {' '.join(cidrs[at : at + 32])}" for at in range(0, len(cidrs), 32)]
+
+
+def _backend(engine: str) -> str:
+    return f"""\
+backend engine
+    # Docker takes connections for an engine that does not listen yet, and then drops them, which some clients
+    # see as a broken connection. So it is asked once a second, and while it is away the edge answers by itself.
+    # Running streams are not touched by that; a busy engine has 10 s for its answer, twice.
+    option httpchk GET /health
+    http-check expect status 200
+    timeout check 10s
+    server vllm {engine} check inter 1s fall 2 rise 1
+"""

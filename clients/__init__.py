@@ -1,0 +1,1 @@
+"""The settings text of each consumer, ready to paste. Pure functions; what they return holds a key."""

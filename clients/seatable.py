@@ -1,0 +1,43 @@
+"""SeaTable AI: the `.env` of releases up to 6.1, the `seatable_config.yaml` of 6.2 and later.
+
+SeaTable AI calls the endpoint through LiteLLM as `hosted_vllm`, sends the model id verbatim and bills by it.
+"""
+
+import yaml
+
+from clients.endpoint import ClientEndpoint
+
+TIMEOUT_SECONDS = 180
+"""SeaTable's own patience for one answer; a longer one here would not be used."""
+
+RESTART_6_1 = "docker compose up -d"
+RESTART_6_2 = "docker compose up -d --force-recreate seatable-ai"
+"""Without --force-recreate the container keeps reading the file that was there when it was made."""
+
+
+def env(endpoint: ClientEndpoint) -> str:
+    """Lines for the `.env` beside SeaTable's compose files, releases up to 6.1."""
+    return (
+        # An .env without a newline at its end would else take the first line for a part of its last value.
+        f"\n# SeaTable up to 6.1: append to .env on the SeaTable AI host, then: {RESTART_6_1}\n"
+        "SEATABLE_AI_LLM_TYPE='hosted_vllm'\n"
+        f"SEATABLE_AI_LLM_URL='{endpoint.base_url}'\n"
+        f"SEATABLE_AI_LLM_KEY='{endpoint.key}'\n"
+        f"SEATABLE_AI_LLM_MODEL='{endpoint.model}'\n"
+        f"SEATABLE_AI_LLM_TIMEOUT={TIMEOUT_SECONDS}\n"
+    )
+
+
+def config_yaml(endpoint: ClientEndpoint) -> str:
+    """The block for `/opt/seatable-server/seatable/conf/seatable_config.yaml`, release 6.2 and later."""
+    model = {
+        "type": "hosted_vllm",
+        "url": endpoint.base_url,
+        "key": endpoint.key,
+        "model": endpoint.model,
+    }
+    block: str = yaml.safe_dump({"global": {"LLM_MODELS": [model]}}, sort_keys=False, width=1000)
+    return (
+        "# SeaTable 6.2 and later: put into /opt/seatable-server/seatable/conf/seatable_config.yaml,\n"
+        f"# then: {RESTART_6_2}\n{block}"
+    )

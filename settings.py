@@ -1,0 +1,380 @@
+"""The configuration of one stack: one frozen tree, built in one place, with every problem reported at once.
+
+Secrets are never part of the tree. They travel beside it as Pulumi secrets, so that no error text and no
+`repr` can show one.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from catalog.models import DEFAULT_MAX_MODEL_LEN, KNOWN_MODELS, SMOLLM2
+from catalog.vllm import TOOL_PARSERS
+
+NAMESPACE = "seatable-vllm"
+
+WIDEST_NETWORK = {4: 8, 6: 7}
+"""Shortest prefix of a client network by IP version: 10.0.0.0/8 and fc00::/7 are the widest private ones."""
+
+SECRETS = frozenset({"hugging_face_token"})
+"""Keys of the namespace that hold a secret; they are read as Pulumi secrets, never by `parse`."""
+
+OPTIONS_WE_OWN = {
+    "api-key": "keys are generated, one per client",
+    "config": "the program writes vLLM's configuration file",
+    "host": "the engine listens where only the edge reaches it",
+    "port": "set seatable-vllm:ports.engine",
+    "uds": "the engine listens where only the edge reaches it",
+    "model": "set seatable-vllm:model.name",
+    "max-model-len": "set seatable-vllm:model.max_model_len",
+    "revision": "set seatable-vllm:model.revision",
+    "served-model-name": "clients are billed and configured by the model's own id",
+    "tool-call-parser": "set seatable-vllm:model.tool_parser",
+    "enable-auto-tool-choice": "set seatable-vllm:model.tool_parser",
+    "root-path": "the edge decides which paths exist",
+    "ssl-keyfile": "the edge ends TLS",
+    "ssl-certfile": "the edge ends TLS",
+    "hf-token": "set the secret seatable-vllm:hugging_face_token",
+    "allowed-local-media-path": "it would let a client read files of the server",
+    "enable-tokenizer-info-endpoint": "it would open a route that asks for no key",
+    "profiler-config": "it would open routes that ask for no key",
+    "ssl-ca-certs": "the edge ends TLS",
+    "middleware": "it would run code of its own in front of the key check",
+}
+"""vLLM options that `model.extra_args` must not name, and what to do in place of it."""
+
+
+class SettingsError(Exception):
+    """A stack's configuration cannot be used. The text lists every problem with its key and the way out."""
+
+
+class _RulesError(ValueError):
+    """Problems that a rule over several settings found: a line each, beginning with the key it is about."""
+
+
+class _Tree(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+def _network(value: object) -> str:
+    """One client network in canonical form; refuses what would open the door wider than it reads."""
+    if not isinstance(value, str):
+        raise ValueError('is not text; write a network such as "198.51.100.10/32"')
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+        if "%" in value:
+            raise ValueError  # a scope names an interface, and means nothing to the edge
+    except ValueError:
+        raise ValueError("is not a network; write an address with its length, such as 198.51.100.10/32") from None
+    if network.prefixlen < WIDEST_NETWORK[network.version]:
+        raise ValueError("lets half the world in; name the addresses that SeaTable AI sends from")
+    if "/" not in value:
+        raise ValueError(f"has no length; for this one address write {network}")
+    if ipaddress.ip_interface(value).ip != network.network_address:
+        raise ValueError(
+            f"has host bits set; write {network} for the network or {value.split('/')[0]}/"
+            f"{network.max_prefixlen} for the one address"
+        )
+    return str(network)
+
+
+def _text_like(pattern: str, otherwise: str) -> BeforeValidator:
+    """A validator for text of one form; its error says the form in words, not as a pattern."""
+
+    def check(value: object) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError(otherwise)
+        return value
+
+    return BeforeValidator(check)
+
+
+def _tool_parser(value: object) -> str:
+    if not isinstance(value, str) or value not in {*TOOL_PARSERS, "none"}:
+        near = difflib.get_close_matches(str(value), TOOL_PARSERS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(TOOL_PARSERS))}"
+        raise ValueError(f"is no tool parser of vLLM 0.32; {hint} none switches tools off")
+    return value
+
+
+def _option_value(value: object) -> object:
+    if not isinstance(value, bool | int | float | str | list | dict):
+        raise ValueError("give text, a number, true or false, a list or a map")
+    return value
+
+
+Network = Annotated[str, BeforeValidator(_network)]
+Port = Annotated[int, Field(ge=1024, le=65535)]
+ClientName = Annotated[
+    str, _text_like(r"[a-z][a-z0-9-]{0,30}", "is no client name; use a-z, 0-9 and -, at most 31 characters")
+]
+ModelName = Annotated[
+    str,
+    _text_like(
+        r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*",
+        f"is no model id; write OWNER/NAME as on the Hugging Face hub, such as {SMOLLM2}",
+    ),
+]
+ImageReference = Annotated[
+    str,
+    _text_like(r"[a-z0-9][A-Za-z0-9._/:@-]*", "is no image reference; write NAME:TAG or NAME@sha256:DIGEST"),
+]
+DataDir = Annotated[
+    str,
+    _text_like(r"/[^:]*[^:/]", "is no absolute folder without a colon (Docker splits mounts at colons)"),
+]
+OptionValue = Annotated[Any, BeforeValidator(_option_value)]
+
+
+class LocalMachine(_Tree):
+    """This computer, through its own Docker."""
+
+    kind: Literal["local"] = "local"
+    gpus: Literal["auto", "none"] = "auto"
+    """auto: all NVIDIA GPUs that Docker can hand to a container, else the CPU. none: the CPU."""
+    data_dir: DataDir | None = None
+    """Absolute folder for weights, caches and keys; None: `.state/<stack>/data` in the project."""
+
+
+class Model(_Tree):
+    """What vLLM serves, and the options the program does not set itself."""
+
+    name: ModelName = SMOLLM2
+    """The model's id on the Hugging Face hub; clients send exactly this id."""
+    revision: str | None = None
+    max_model_len: Annotated[int, Field(ge=256)] | None = None
+    """Tokens of prompt and answer together; None: the model's own limit, at most 65536."""
+    tool_parser: Annotated[str, BeforeValidator(_tool_parser)] | None = None
+    """vLLM's parser for tool calls; None: the known one of this model; "none": no tool calls."""
+    extra_args: Mapping[str, OptionValue] = {}
+    """Any other vLLM option by its long name without dashes in front."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer that is served, in tokens."""
+        known = KNOWN_MODELS.get(self.name)
+        limit = min(known.max_model_len, DEFAULT_MAX_MODEL_LEN) if known else DEFAULT_MAX_MODEL_LEN
+        return self.max_model_len or limit
+
+    @property
+    def vision(self) -> Literal["yes", "no", "unknown"]:
+        """Whether the model reads pictures, as far as this program knows it."""
+        known = KNOWN_MODELS.get(self.name)
+        return "unknown" if known is None else "yes" if known.vision else "no"
+
+    @property
+    def parser(self) -> str | None:
+        """The tool parser in use, or None when tools are off."""
+        if self.tool_parser is not None:
+            return None if self.tool_parser == "none" else self.tool_parser
+        known = KNOWN_MODELS.get(self.name)
+        return known.tool_parser if known else None
+
+    @model_validator(mode="after")
+    def _fits_the_model_and_leaves_our_options_alone(self) -> Model:
+        problems = []
+        known = KNOWN_MODELS.get(self.name)
+        if known and self.max_model_len and self.max_model_len > known.max_model_len:
+            problems.append(
+                f"max_model_len: {self.max_model_len} is longer than {self.name} allows; "
+                f"set it to {known.max_model_len} or less, or leave it out"
+            )
+        for option in self.extra_args:
+            plain = option.lstrip("-").replace("_", "-").split(".")[0]
+            if option != plain:
+                problems.append(f"extra_args.{option}: write the option as {plain}")
+            # vLLM completes a shortened option by itself.
+            if owned := next((name for name in OPTIONS_WE_OWN if plain and name.startswith(plain)), None):
+                problems.append(f"extra_args.{option}: not free to set; {OPTIONS_WE_OWN[owned]}")
+            if plain == "trust-remote-code" and not self.revision:
+                problems.append(
+                    f"extra_args.{option}: runs the model publisher's code; pin it with model.revision"
+                )
+        if problems:
+            raise _RulesError("\n".join(problems))
+        return self
+
+
+class Client(_Tree):
+    """Somebody who may use the endpoint: one key, valid from these networks alone."""
+
+    kind: Literal["seatable", "openai"]
+    cidrs: Annotated[list[Network], Field(min_length=1)]
+
+
+class Ports(_Tree):
+    """TCP ports on the machine, both on the loopback address of a `local` stack."""
+
+    edge: Port = 8080
+    """Where clients connect."""
+    engine: Port = 18000
+    """Where vLLM answers the edge."""
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Ports:
+        if self.edge == self.engine:
+            raise _RulesError(f"edge: {self.edge} is the engine's port too; give each its own")
+        return self
+
+
+class Images(_Tree):
+    """Other container images than the pinned ones: a mirror, or a digest. They are never made here."""
+
+    vllm: ImageReference | None = None
+    haproxy: ImageReference | None = None
+
+
+KeyGenerations = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2)]
+
+
+def _default_clients() -> dict[str, Client]:
+    return {"seatable": Client(kind="seatable", cidrs=["127.0.0.1/32"])}
+
+
+class Settings(_Tree):
+    """One stack."""
+
+    machine: LocalMachine = LocalMachine()
+    model: Model = Model()
+    clients: Annotated[dict[ClientName, Client], Field(min_length=1)] = Field(default_factory=_default_clients)
+    key_generations: dict[ClientName, KeyGenerations] = {}
+    """Which generations of a client's key are valid, oldest first; kept by scripts/rotate-key."""
+    ports: Ports = Ports()
+    images: Images = Images()
+
+    def local_source(self, client: str) -> str | None:
+        """A loopback address that this client may send from, or None: only such a client reaches a local stack."""
+        loopback = ipaddress.IPv4Network("127.0.0.0/8")
+        for cidr in self.clients[client].cidrs:
+            network = ipaddress.ip_network(cidr)
+            if isinstance(network, ipaddress.IPv4Network) and network.subnet_of(loopback):
+                # The first address of a larger network names the network itself.
+                return str(network.network_address + (0 if network.prefixlen == ipaddress.IPV4LENGTH else 1))
+        return None
+
+    def proving_client(self) -> str:
+        """A client whose key works from the machine itself, where nothing else is said from 127.0.0.1.
+
+        The gate proves the endpoint with it.
+        """
+        local = [name for name in self.clients if self.local_source(name)]
+        return next((name for name in local if self.local_source(name) == "127.0.0.1"), local[0])
+
+    def generations(self, client: str) -> list[int]:
+        """The valid generations of this client's key, oldest first; the last one is handed out."""
+        return self.key_generations.get(client, [1])
+
+    @model_validator(mode="after")
+    def _clients_and_generations_fit(self) -> Settings:
+        problems = []
+        if not any(self.local_source(name) for name in self.clients):
+            problems.append(
+                "clients: none of them may come from 127.0.0.0/8, and nobody else reaches a local endpoint; "
+                'give one the network "127.0.0.1/32"'
+            )
+        for name, generations in self.key_generations.items():
+            if name not in self.clients:
+                known = ", ".join(self.clients)
+                problems.append(
+                    f"key_generations.{name}: there is no such client; known: {known}. Remove the entry"
+                )
+            if sorted(set(generations)) != generations:
+                problems.append(f"key_generations.{name}: {generations} must rise, oldest first")
+        if problems:
+            raise _RulesError("\n".join(problems))
+        return self
+
+
+def parse(values: Mapping[str, object]) -> Settings:
+    """The settings of a stack from its configuration, keys without their namespace.
+
+    Raises SettingsError with one line per problem: key, value, way out.
+    """
+    names = sorted({*Settings.model_fields, *SECRETS})
+    problems = [
+        f"{NAMESPACE}:{key}: there is no such setting; known: {', '.join(names)}"
+        for key in values
+        if key not in names
+    ]
+    known = {key: value for key, value in values.items() if key in Settings.model_fields}
+    settings, errors = _validate(known)
+    problems += [line for error in errors for line in _explain(error)]
+    if errors:
+        # Rules over several settings are not tried while one of them is broken; try them on the rest.
+        _, more = _validate(_without(known, errors))
+        problems += [line for error in more if error["type"] == "value_error" for line in _explain(error)]
+    if problems or settings is None:
+        raise SettingsError("\n".join(["the stack's configuration cannot be used:", *dict.fromkeys(problems)]))
+    return settings
+
+
+def _validate(values: Mapping[str, object]) -> tuple[Settings | None, list[Any]]:
+    """The settings, or the errors that pydantic found."""
+    try:
+        return Settings.model_validate(values), []
+    except ValidationError as error:
+        return None, list(error.errors())
+
+
+_SOME_CLIENT = {"kind": "openai", "cidrs": ["127.0.0.1/32"]}
+
+
+def _without(values: Mapping[str, object], errors: Iterable[Any]) -> dict[str, object]:
+    """The values without those that are broken, so that no rule complains of what is not there any more.
+
+    Where a rule asks for a value that is broken, one that breaks no rule stands in for it.
+    """
+    left: dict[str, Any] = copy.deepcopy(dict(values))
+    for error in errors:
+        first, *inner = [str(part) for part in error["loc"]] or [""]
+        section = left.get(first)
+        if first == "ports" or not inner or not isinstance(section, dict):
+            left.pop(first, None)
+        elif first == "clients":
+            section["some" if inner[1:] == ["[key]"] else inner[0]] = _SOME_CLIENT
+            if inner[1:] == ["[key]"]:
+                section.pop(inner[0], None)
+        elif inner[0] == "extra_args" and len(inner) > 1 and isinstance(section.get("extra_args"), dict):
+            section["extra_args"].pop(inner[1], None)
+        elif first == "model" and inner[0] in _STAND_INS:
+            section[inner[0]] = _STAND_INS[inner[0]]
+        else:
+            section.pop(inner[0], None)
+    return left
+
+
+_STAND_INS = {"name": "some/model", "revision": "some"}
+"""A model whose limits are not known, and a revision: with them no rule of the model complains."""
+
+
+def _explain(detail: Any) -> Iterable[str]:
+    """One line per problem of a pydantic error: full key, value where it is safe to show, way out."""
+    path = [str(part) for part in detail["loc"] if part != "[key]"]
+    key = f"{NAMESPACE}:" + ".".join(path)
+    if detail["type"] == "value_error":
+        reason = str(detail["ctx"]["error"])
+        if isinstance(detail["ctx"]["error"], _RulesError):
+            return [f"{key}.{line}" if path else f"{key}{line}" for line in reason.splitlines()]
+        return [f"{key}: {_shown(detail, path)} {reason}"]
+    if detail["type"] == "extra_forbidden":
+        return [f"{key}: there is no such setting; see the settings table in the README"]
+    if path[:2] == ["machine", "kind"]:
+        return [f"{key}: {_shown(detail, path)} is not a kind of machine that this version has; use local"]
+    return [f"{key}: {_shown(detail, path)}: {detail['msg'][0].lower()}{detail['msg'][1:]}"]
+
+
+def _shown(detail: Any, path: list[str]) -> str:
+    """The offending value for an error text; what may hold a secret, or is long, is named by its type."""
+    value = detail["input"]
+    if detail["type"] == "missing":
+        return "missing"
+    if isinstance(value, dict | list) or path[:2] == ["model", "extra_args"]:
+        return f"a value of type {type(value).__name__}"
+    return repr(value)
