@@ -1,0 +1,71 @@
+"""One private vLLM endpoint per stack: machine, engine, edge, proof, settings for the clients."""
+
+import pulumi
+
+from components.client_settings import ClientSettings
+from components.edge import Edge
+from components.inference import Inference
+from components.keys import Keys
+from components.machine import machine_for
+from components.readiness import Readiness
+from components.stack_config import hugging_face_token, load_settings
+from settings import SettingsError
+
+try:
+    settings = load_settings()
+    machine = machine_for(settings)
+except SettingsError as error:
+    raise pulumi.RunError(str(error)) from None
+
+keys = Keys("keys", {"generations": {client: settings.generations(client) for client in settings.clients}})
+
+inference = Inference(
+    "inference",
+    {
+        "machine": machine,
+        "model": settings.model,
+        "images": settings.images,
+        "port": settings.ports.engine,
+        "key": keys.engine,
+        "hugging_face_token": hugging_face_token(),
+    },
+)
+
+edge = Edge(
+    "edge",
+    {
+        "machine": machine,
+        "inference": inference,
+        "clients": settings.clients,
+        "keys": keys,
+        "images": settings.images,
+        "port": settings.ports.edge,
+    },
+)
+
+readiness = Readiness(
+    "readiness",
+    {
+        "machine": machine,
+        "inference": inference,
+        "edge": edge,
+        "model": settings.model,
+        "key": keys.newest(settings.proving_client()),
+        "source": settings.local_source(settings.proving_client()),
+    },
+)
+
+client_settings = ClientSettings(
+    "client-settings",
+    {
+        "settings": settings,
+        "machine": machine,
+        "inference": inference,
+        "edge": edge,
+        "keys": keys,
+        "readiness": readiness,
+    },
+)
+
+for name, value in client_settings.outputs.items():
+    pulumi.export(name, value)

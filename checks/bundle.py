@@ -1,0 +1,49 @@
+"""Makes one Python text of the checks, for a machine that has Python and nothing of this repository.
+
+The text goes to `python3 -` on standard input, so nothing of it, the client's key least of all, is in an
+argument list.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = (
+    "catalog/__init__.py",
+    "catalog/failures.py",
+    "checks/__init__.py",
+    "checks/endpoint.py",
+    "checks/gate.py",
+)
+
+_LOADER = """\
+import base64, os, sys, tempfile
+with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as archive:
+    archive.write(base64.b64decode({archive!r}))
+sys.path.insert(0, archive.name)
+try:
+    from checks import gate
+finally:
+    os.unlink(archive.name)
+sys.exit(gate.main({order!r}))
+"""
+
+
+@cache
+def _archive() -> str:
+    """The modules as a zip archive in base64; the same bytes for the same sources."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in MODULES:
+            archive.writestr(zipfile.ZipInfo(name), (ROOT / name).read_text())
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def gate_program(order: str) -> str:
+    """A complete Python program that runs the gate for this order (JSON, holds the client's key)."""
+    return _LOADER.format(archive=_archive(), order=order)

@@ -1,0 +1,226 @@
+"""The acceptance checks of an endpoint: each one request, each one verdict that names what is wrong.
+
+A check raises Failed with the reason, or returns what it saw. `run` goes through all of them in an order in
+which the first failure is the one to mend first.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+REQUEST_SECONDS = 180
+"""Patience for one answer: SeaTable AI waits as long."""
+
+ENGINE_PATHS = (
+    "/metrics", "/invocations", "/tokenize", "/detokenize", "/generative_scoring", "/docs", "/redoc",
+    "/openapi.json", "/version", "/health", "/load", "/ping", "/kv_event_sources", "/scale_elastic_ep",
+    "/is_scaling_elastic_ep",
+)  # fmt: skip
+"""Routes that vLLM serves without asking for a key; none may be reached through the edge."""
+
+
+HELD_BACK = 0.9
+"""A stream whose first piece comes later than this part of its whole time was collected on the way."""
+
+
+TELLING_SECONDS = 0.2
+"""A stream that is over sooner says nothing of who held what back."""
+
+
+class Failed(Exception):  # noqa: N818 - reads as the verdict it is
+    """A check did not pass; the text says what was seen and what was wanted."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One endpoint as one client sees it.
+
+    base_url: ends in /v1. key: that client's key. source: local address to send from, or None.
+    """
+
+    base_url: str
+    key: str
+    model: str
+    max_model_len: int
+    tools: bool
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: HTTP status, text, and when each piece of it arrived, in seconds after the request."""
+
+    status: int
+    text: str
+    arrivals: tuple[float, ...] = ()
+
+    def json(self) -> Any:
+        """The body as JSON; Failed where it is none."""
+        try:
+            return json.loads(self.text)
+        except ValueError:
+            raise Failed(f"the answer is no JSON: {self.text[:120]!r}") from None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one check."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+def ask(target: Target, method: str, path: str, *, key: str | None, body: object = None) -> Answer:
+    """One request to the endpoint. path: from the host's root. Failed where nothing answers."""
+    url = urlsplit(target.base_url)
+    source = (target.source, 0) if target.source else None
+    connection: http.client.HTTPConnection
+    if url.scheme == "https":
+        connection = http.client.HTTPSConnection(
+            url.hostname or "", url.port, timeout=REQUEST_SECONDS, source_address=source,
+            context=ssl.create_default_context(),
+        )  # fmt: skip
+    else:
+        connection = http.client.HTTPConnection(
+            url.hostname or "", url.port, timeout=REQUEST_SECONDS, source_address=source
+        )
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    try:
+        begin = time.monotonic()
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        response = connection.getresponse()
+        pieces, arrivals = [], []
+        while piece := response.read1(65536):
+            pieces.append(piece)
+            arrivals.append(time.monotonic() - begin)
+    except (OSError, http.client.HTTPException) as error:
+        raise Failed(f"{method} {path}: no answer from {url.netloc}: {error}") from error
+    finally:
+        connection.close()
+    return Answer(response.status, b"".join(pieces).decode(errors="replace"), tuple(arrivals))
+
+
+def _expect(answer: Answer, status: int, what: str) -> Answer:
+    if answer.status != status:
+        raise Failed(f"{what}: answered {answer.status}, wanted {status}: {answer.text[:200]}")
+    return answer
+
+
+def _chat(target: Target, content: str, **options: Any) -> Answer:
+    body = {"model": target.model, "messages": [{"role": "user", "content": content}], **options}
+    return ask(target, "POST", "/v1/chat/completions", key=target.key, body=body)
+
+
+def key_is_asked_for(target: Target) -> str:
+    """No key and a wrong key are refused with 401."""
+    _expect(ask(target, "GET", "/v1/models", key=None), 401, "without a key")
+    _expect(ask(target, "GET", "/v1/models", key="x" * 64), 401, "with a wrong key")
+    return "401 without a key and with a wrong one"
+
+
+def model_is_listed(target: Target) -> str:
+    """The list of models is exactly the configured id, with the configured context."""
+    answer = _expect(ask(target, "GET", "/v1/models", key=target.key), 200, "the list of models")
+    models = answer.json()["data"]
+    names = [model["id"] for model in models]
+    if names != [target.model]:
+        raise Failed(f"the list of models is {names}, wanted {[target.model]}")
+    served = models[0]["max_model_len"]
+    if served != target.max_model_len:
+        raise Failed(f"the model is served with {served} tokens of context, wanted {target.max_model_len}")
+    return f"{target.model}, {served} tokens"
+
+
+def completion_is_real(target: Target) -> str:
+    """A chat completion of one token reports that one token."""
+    answer = _expect(_chat(target, "Say OK.", max_tokens=1, temperature=0), 200, "a chat completion").json()
+    usage, reason = answer["usage"], answer["choices"][0]["finish_reason"]
+    if usage["completion_tokens"] != 1 or reason != "length":
+        raise Failed(f"one token was asked for: usage {usage}, finish_reason {reason!r}")
+    return f"{usage['prompt_tokens']} tokens in, 1 out"
+
+
+def unknown_model_is_refused(target: Target) -> str:
+    """A name that is not served is answered with 404, so that a typing error in a client shows."""
+    body = {"model": "no/such-model", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+    answer = ask(target, "POST", "/v1/chat/completions", key=target.key, body=body)
+    _expect(answer, 404, "an unknown model")
+    return "404"
+
+
+def tools_are_understood(target: Target) -> str:
+    """A request with tools is accepted: agents send them with every request."""
+    tool = {
+        "type": "function",
+        "function": {"name": "look", "parameters": {"type": "object", "properties": {}}},
+    }
+    answer = _chat(target, "Say OK.", max_tokens=8, temperature=0, tools=[tool], tool_choice="auto")
+    if not target.tools:
+        return "off for this model (seatable-vllm:model.tool_parser)"
+    _expect(answer, 200, "a request with tools")
+    return "200"
+
+
+def stream_arrives_whole(target: Target) -> str:
+    """A stream comes in pieces, as it is made, and ends in [DONE]."""
+    answer = _expect(_chat(target, "Count to ten.", max_tokens=24, temperature=0, stream=True), 200, "a stream")
+    if not answer.text.rstrip().endswith("data: [DONE]"):
+        raise Failed(f"the stream does not end in [DONE]: ...{answer.text[-120:]!r}")
+    first, last = answer.arrivals[0], answer.arrivals[-1]
+    if len(answer.arrivals) < 3 or (last > TELLING_SECONDS and first > HELD_BACK * last):
+        raise Failed(
+            f"the stream came in {len(answer.arrivals)} pieces, the first after {first:.2f} s of {last:.2f} s:"
+            " something on the way holds it back"
+        )
+    return f"{answer.text.count('data: ') - 1} events, the first after {first:.2f} s of {last:.2f} s"
+
+
+def long_prompt_is_refused_in_words(target: Target) -> str:
+    """A prompt longer than the context is answered with 400 and a JSON error, not by hanging up."""
+    answer = _chat(target, "word " * (target.max_model_len + 16), max_tokens=1)
+    _expect(answer, 400, "a prompt longer than the context").json()
+    return "400 with a reason"
+
+
+def engine_is_not_reached(target: Target) -> str:
+    """Nothing of the engine but the listed doors can be reached, with a good key either."""
+    for path in ENGINE_PATHS:
+        for method in ("GET", "POST"):
+            _expect(ask(target, method, path, key=target.key, body={}), 404, f"{method} {path}")
+    return f"{len(ENGINE_PATHS)} routes are 404"
+
+
+CHECKS: tuple[Callable[[Target], str], ...] = (
+    key_is_asked_for,
+    model_is_listed,
+    completion_is_real,
+    unknown_model_is_refused,
+    tools_are_understood,
+    stream_arrives_whole,
+    long_prompt_is_refused_in_words,
+    engine_is_not_reached,
+)
+"""All checks, the one to mend first standing first."""
+
+GATE_CHECKS = (key_is_asked_for, model_is_listed, completion_is_real, engine_is_not_reached)
+"""What the last gate of `up` asks: quick, and enough to say that the endpoint works and is locked."""
+
+
+def run(target: Target, checks: tuple[Callable[[Target], str], ...] = CHECKS) -> Iterator[Verdict]:
+    """The verdicts, one after the other. A check that cannot read an answer fails; it never raises."""
+    for check in checks:
+        name = check.__name__.replace("_", " ")
+        try:
+            yield Verdict(name, True, check(target))
+        except Failed as failure:
+            yield Verdict(name, False, str(failure))
+        except (KeyError, IndexError, TypeError) as error:
+            yield Verdict(name, False, f"the answer lacks a part: {error!r}")

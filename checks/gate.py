@@ -1,0 +1,171 @@
+"""The last gate of `up`, run on the machine: wait for the engine, prove the endpoint, or say why not.
+
+It reads one JSON object (see `Order`), watches the two containers, prints a line whenever something changes
+and every ten seconds, and ends with status 0 only when the checks pass. On a failure it prints the end of the
+container's log, the phase, the cause and the setting to change.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from catalog.failures import explain
+from checks import endpoint
+
+RESTARTS_UNTIL_FAILURE = 3
+POLL_SECONDS = 0.5
+HEARTBEAT_SECONDS = 10
+LOG_LINES = 300
+SHOWN_LOG_LINES = 25
+
+
+class GateFailed(Exception):  # noqa: N818 - reads as what happened
+    """The endpoint did not come up. The text is what the administrator reads."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the gate is to wait for.
+
+    engine, edge: names of the containers. target: how a client reaches the endpoint. deadline_seconds:
+    patience for the whole start.
+    """
+
+    engine: str
+    edge: str
+    target: endpoint.Target
+    deadline_seconds: float
+
+    @classmethod
+    def from_json(cls, text: str) -> Order:
+        """The order as the program writes it."""
+        values = json.loads(text)
+        return cls(**{**values, "target": endpoint.Target(**values["target"])})
+
+
+@dataclass(frozen=True)
+class Container:
+    """The state of a container as Docker reports it."""
+
+    status: str
+    exit_code: int
+    restarts: int
+
+    def since(self, restarts: int) -> Container:
+        """The same container, its restarts counted from an earlier count."""
+        return Container(self.status, self.exit_code, self.restarts - restarts)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended, or keeps ending."""
+        return self.status in ("exited", "dead") or self.restarts >= RESTARTS_UNTIL_FAILURE
+
+
+def _docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise GateFailed(f"docker {arguments[0]} {arguments[-1]} failed: {done.stderr.strip()}")
+    return done.stdout + (done.stderr if arguments[0] == "logs" else "")
+
+
+def inspect(name: str) -> Container:
+    """The container's state now."""
+    form = "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}"
+    status, exit_code, restarts = _docker("inspect", "--format", form, name).split()
+    return Container(status, int(exit_code), int(restarts))
+
+
+def _why(name: str, container: Container) -> str:
+    """The failure text for a container that ended: log, phase, cause."""
+    log = _docker("logs", "--tail", str(LOG_LINES), name)
+    found = explain(log) or explain(f"exit code {container.exit_code}")
+    # A crash loop would keep two cores busy for nothing; the next `up` starts the container again.
+    _docker("stop", "--time", "5", name)
+    end = "\n".join(log.splitlines()[-SHOWN_LOG_LINES:])
+    reason = found or (
+        "cause: not one that this program knows; the log above has it\n"
+        "change: what the log complains of; most often a setting below seatable-vllm:model"
+    )
+    return (
+        f"--- last lines of {name} ---\n{end}\n---\nphase: {name} ended {container.restarts + 1} time(s), "
+        f"last with status {container.exit_code}\n{reason}"
+    )
+
+
+def _too_long(name: str, seconds: float) -> str:
+    """The failure text for an engine that runs but does not answer. It is left running: it may only be slow."""
+    log = _docker("logs", "--tail", str(LOG_LINES), name)
+    end = "\n".join(log.splitlines()[-SHOWN_LOG_LINES:])
+    reason = explain(log) or (
+        f"cause: the engine has not answered within {seconds:.0f} s, and its log names no cause\n"
+        "change: run up again to wait longer, or take a smaller model (seatable-vllm:model.name)"
+    )
+    return f"--- last lines of {name} ---\n{end}\n---\nphase: engine healthy\n{reason}"
+
+
+def _log_shows_a_cause(name: str) -> bool:
+    """Whether the log of an earlier start names a cause that another start will not cure."""
+    return explain(_docker("logs", "--tail", str(LOG_LINES), name)) is not None
+
+
+def _start_if_stopped(name: str) -> Container:
+    if inspect(name).status in ("exited", "created"):
+        _docker("start", name)
+    return inspect(name)
+
+
+def _answers(target: endpoint.Target) -> bool:
+    try:
+        return endpoint.ask(target, "GET", "/v1/models", key=target.key).status == 200
+    except endpoint.Failed:
+        return False
+
+
+def wait(order: Order, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    """Returns when the endpoint lists its model; GateFailed when a container fails or time runs out."""
+    begin = said = clock()
+    # Restarts of the past are none of this start's business: they are counted from here.
+    first = {name: _start_if_stopped(name).restarts for name in (order.edge, order.engine)}
+    seen: dict[str, Container] = {}
+    while not _answers(order.target):
+        for name, earlier in first.items():
+            container = inspect(name).since(earlier)
+            if container.failed or (container.restarts and _log_shows_a_cause(name)):
+                raise GateFailed(_why(name, container))
+            if container != seen.get(name):
+                say(f"{name}: {container.status}, {container.restarts} restarts")
+                said = clock()
+            seen[name] = container
+        if clock() - begin > order.deadline_seconds:
+            raise GateFailed(_too_long(order.engine, order.deadline_seconds))
+        if clock() - said > HEARTBEAT_SECONDS:
+            said = clock()
+            say(f"waiting for the engine, {clock() - begin:.0f} s")
+        time.sleep(POLL_SECONDS)
+    say(f"the engine answers after {clock() - begin:.0f} s")
+
+
+def main(text: str) -> int:
+    """Runs the gate for an order in JSON; 0 when the endpoint works."""
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    order = Order.from_json(text)
+    try:
+        wait(order, say)
+        for verdict in endpoint.run(order.target, endpoint.GATE_CHECKS):
+            say(f"{'ok' if verdict.passed else 'FAILED'}: {verdict.name}: {verdict.detail}")
+            if not verdict.passed:
+                raise GateFailed(
+                    f"phase: endpoint checked\ncause: {verdict.name}: {verdict.detail}\n"
+                    f"change: what the engine's log says of it (docker logs {order.engine}), then run up again"
+                )
+    except GateFailed as failure:
+        say(str(failure))
+        return 1
+    return 0

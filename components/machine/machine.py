@@ -1,0 +1,152 @@
+"""What the rest of the program knows of a machine, whatever kind it is."""
+
+import base64
+import shlex
+from collections.abc import Sequence
+from typing import Literal, NotRequired, TypedDict
+
+import pulumi
+import pulumi_docker as docker
+
+from catalog.vllm import Device
+
+Interpreter = Literal["bash -s", "python3 -"]
+BASH: Interpreter = "bash -s"
+PYTHON: Interpreter = "python3 -"
+"""Programs are read from standard input, so that neither they nor a secret in them is in an argument list."""
+
+STACK_LABEL = "seatable-vllm.stack"
+DATA_LABEL = "seatable-vllm.data-dir"
+IDENTITY_LABEL = "seatable-vllm.machine"
+
+
+class RunArgs(TypedDict):
+    """One program that a machine is to run."""
+
+    program: pulumi.Input[str]
+    """The program's text; it may hold secrets and must bear being run again."""
+    interpreter: NotRequired[Interpreter]
+    """What reads it; bash unless told."""
+    triggers: NotRequired[Sequence[pulumi.Input[str]]]
+    """Values whose change makes it run again from the start."""
+
+
+class FileArgs(TypedDict):
+    """One file that a machine is to hold."""
+
+    path: str
+    """Path below the machine's data directory."""
+    content: pulumi.Input[str]
+    """The whole text; may be secret."""
+    mode: str
+    """Permissions in octal digits, such as 0600."""
+
+
+class Machine(pulumi.ComponentResource):
+    """A place with Docker. The kinds differ in how they are reached, not in what they offer."""
+
+    stack: str
+    """The stack's name; a label on everything that is made here."""
+    kind: str
+    """local, host or aws."""
+    address: str
+    """The host part of the endpoint's URL."""
+    data_dir: str
+    """Absolute folder on the machine that outlives containers: weights, caches, configuration."""
+    identity: pulumi.Output[str]
+    """Changes when the machine is replaced or set up anew, so that its containers are made again."""
+    device: pulumi.Output[Device]
+    """What the engine computes on."""
+    ready: pulumi.Resource
+    """Done when the machine can take containers."""
+
+    def run(
+        self, name: str, args: RunArgs, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()
+    ) -> "Ran":
+        """Runs a program on the machine, as one resource called `name`."""
+        raise NotImplementedError
+
+    def docker_options(
+        self, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()
+    ) -> pulumi.ResourceOptions:
+        """Options for a Docker resource on this machine: its provider, and replacement in the safe order.
+
+        `replace_on_changes` covers what the provider would otherwise change in its state alone: health checks,
+        and a container that could be created but not started.
+        """
+        raise NotImplementedError
+
+    def write_file(
+        self,
+        name: str,
+        args: FileArgs,
+        *,
+        parent: pulumi.Resource,
+        depends_on: Sequence[pulumi.Resource] = (),
+    ) -> "Ran":
+        """Writes one file below the data directory, by rename, so that no reader sees half of it."""
+        path = f"{self.data_dir}/{args['path']}"
+        program = pulumi.Output.from_input(args["content"]).apply(
+            lambda content: write_file_program(path, content, args["mode"])
+        )
+        return self.run(name, {"program": program}, parent=parent, depends_on=depends_on)
+
+    def container_name(self, role: str) -> str:
+        """The name of the stack's container for this role on the machine."""
+        return f"seatable-vllm-{self.stack}-{role}"
+
+    def labels(self, **more: pulumi.Input[str]) -> list[docker.ContainerLabelArgs]:
+        """The labels of every container: whose it is, and which machine it was made for.
+
+        Two checkouts on one machine may both have a stack of this name; the data directory tells them apart.
+        """
+        values: dict[str, pulumi.Input[str]] = {
+            STACK_LABEL: self.stack,
+            DATA_LABEL: self.data_dir,
+            IDENTITY_LABEL: self.identity,
+        }
+        values |= {f"seatable-vllm.{key}": value for key, value in more.items()}
+        return [docker.ContainerLabelArgs(label=key, value=value) for key, value in values.items()]
+
+
+class Ran:
+    """A program that ran on a machine: the resource to depend on, and what it printed."""
+
+    def __init__(self, resource: pulumi.Resource, stdout: pulumi.Output[str]) -> None:
+        self.resource = resource
+        self.stdout = stdout
+
+    @property
+    def last_line(self) -> pulumi.Output[str]:
+        """The last line it printed; programs put their answer there."""
+        return self.stdout.apply(lambda text: (text or "").rstrip().rpartition("\n")[2])
+
+
+def heartbeat(text: str) -> str:
+    """Lines of bash that print `text` (bash expands it) every ten seconds until the program ends.
+
+    The sleep holds none of the program's files, nor its lock (9): whoever reads the program's output, or waits
+    for the lock, would else wait for the sleep's end.
+    """
+    return f"""\
+( while sleep 10 </dev/null >/dev/null 2>&1; do echo "{text}"; done ) 9>&- & heartbeat=$!
+trap 'kill $heartbeat 2>/dev/null || true' EXIT
+"""
+
+
+def write_file_program(path: str, content: str, mode: str) -> str:
+    """A bash program that puts `content` at `path` with `mode`, all or nothing."""
+    encoded = base64.b64encode(content.encode()).decode()
+    return f"""\
+set -euo pipefail
+umask 077
+path={shlex.quote(path)}
+mkdir -p "$(dirname "$path")"
+part=$(mktemp "$path.XXXXXX")
+trap 'rm -f "$part"' EXIT
+base64 -d > "$part" <<'CONTENT'
+{encoded}
+CONTENT
+chmod {mode} "$part"
+mv -f "$part" "$path"
+"""

@@ -1,0 +1,78 @@
+"""The last gate: `up` ends only when a real completion came through the edge, or with the reason why not."""
+
+import json
+from typing import TypedDict
+
+import pulumi
+
+from checks.bundle import gate_program
+from components.edge import Edge
+from components.inference import Inference
+from components.machine import Machine
+from components.machine.machine import PYTHON
+from settings import Model
+
+TYPE = "seatable-vllm:index:Readiness"
+
+DEADLINE_SECONDS = 1800
+"""Patience for a start with the weights on the disk. A crash loop ends it at once."""
+
+
+class ReadinessArgs(TypedDict):
+    """What is to be proved, and with whose key."""
+
+    machine: Machine
+    """The machine the gate runs on."""
+    inference: Inference
+    """The engine that is waited for."""
+    edge: Edge
+    """The way that the request takes."""
+    model: Model
+    """What must be served."""
+    key: pulumi.Input[str]
+    """A client's key that is valid from the machine itself."""
+    source: str | None
+    """Local address to send from, or None for any."""
+
+
+class Readiness(pulumi.ComponentResource):
+    """The proof that the endpoint works."""
+
+    proved: pulumi.Resource
+    """Done when the checks have passed."""
+
+    def __init__(self, name: str, args: ReadinessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(TYPE, name, None, opts)
+        inference, edge = args["inference"], args["edge"]
+        model, source = args["model"], args["source"]
+
+        def order(key: str) -> str:
+            target = {
+                "base_url": edge.base_url,
+                "key": key,
+                "model": model.name,
+                "max_model_len": model.context_tokens,
+                "tools": model.parser is not None,
+                "source": source,
+            }
+            return json.dumps(
+                {
+                    "engine": inference.container_name,
+                    "edge": edge.container_name,
+                    "deadline_seconds": DEADLINE_SECONDS,
+                    "target": target,
+                }
+            )
+
+        ran = args["machine"].run(
+            f"{name}-gate",
+            {
+                "program": pulumi.Output.secret(args["key"]).apply(lambda key: gate_program(order(key))),
+                "interpreter": PYTHON,
+                "triggers": [inference.container.id, edge.generation],
+            },
+            parent=self,
+            depends_on=[inference.container, edge.active],
+        )
+        self.proved = ran.resource
+        self.register_outputs({})

@@ -1,0 +1,106 @@
+"""The model's weights on the machine's disk, fetched by the engine's own image before the engine starts."""
+
+import shlex
+from typing import TypedDict
+
+import pulumi
+
+from components.image import ContainerImage
+from components.machine import Machine
+from components.machine.machine import heartbeat
+
+TYPE = "seatable-vllm:index:Weights"
+
+
+class WeightsArgs(TypedDict):
+    """Which model, and where."""
+
+    machine: Machine
+    """The machine that is to hold the weights, below models/ in its data directory."""
+    image: ContainerImage
+    """The engine's image; it brings the hub's client."""
+    model: str
+    """The model's id on the hub."""
+    revision: str | None
+    """A commit of the model's repository, or None for its main branch."""
+    token: pulumi.Input[str] | None
+    """Hugging Face token for a gated model, or None."""
+
+
+class Weights(pulumi.ComponentResource):
+    """A complete model folder."""
+
+    present: pulumi.Resource
+    """Done when the folder is complete."""
+
+    def __init__(self, name: str, args: WeightsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(TYPE, name, None, opts)
+        machine, model, revision = args["machine"], args["model"], args["revision"]
+        program = pulumi.Output.all(image=args["image"].reference, token=args["token"]).apply(
+            lambda known: weights_program(machine.data_dir, model, revision, known["image"], known["token"])
+        )
+        ran = machine.run(f"{name}-present", {"program": program}, parent=self, depends_on=[args["image"].present])
+        self.present = ran.resource
+        self.register_outputs({})
+
+
+_FETCH = """\
+import errno, sys
+from huggingface_hub import HfApi, snapshot_download
+name, revision, token, folder = {name!r}, {revision!r}, {token!r}, {folder!r}
+try:
+    files = HfApi().list_repo_files(name, revision=revision, token=token)
+    # Other formats of the same weights would double or triple the download.
+    useless = ["*.gguf", "*.pth", "original/*", "onnx/*"]
+    useless += ["*.bin", "*.msgpack", "*.h5"] if any(f.endswith(".safetensors") for f in files) else []
+    snapshot_download(name, revision=revision, token=token, local_dir=folder, ignore_patterns=useless)
+except Exception as error:
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        cause = "seatable-vllm: disk nearly full: No space left on device while the weights were fetched"
+        change = "free space, or set seatable-vllm:machine.data_dir to a folder on a larger disk"
+    elif "GatedRepoError" in kinds:
+        cause = "GatedRepoError: the model is gated, or the token may not read it"
+        change = "accept its licence, then: pulumi config set --secret seatable-vllm:hugging_face_token"
+    elif "RepositoryNotFoundError" in kinds or "RevisionNotFoundError" in kinds:
+        cause = f"seatable-vllm: model unknown: the hub knows no {{name}} (revision {{revision or 'main'}})"
+        change = "set seatable-vllm:model.name to the exact id on the hub"
+    else:
+        cause = f"seatable-vllm: model not here and hub not reached: {{name}}: {{kinds[0]}}"
+        change = "check seatable-vllm:model.name and the way out to the Hugging Face hub"
+    print(f"phase: weights present\\ncause: {{cause}}\\nchange: {{change}}", file=sys.stderr)
+    sys.exit(1)
+"""
+
+
+def weights_program(data_dir: str, model: str, revision: str | None, image: str, token: str | None) -> str:
+    """A bash program that makes sure of the folder models/MODEL, resuming where a run was cut off.
+
+    A folder of that name is complete: a download lives under models/.partial until its last byte is there.
+    A copy in the user's cache (where scripts/up keeps what it made from packages) saves the download.
+    """
+    fetch = _FETCH.format(name=model, revision=revision, token=token or None, folder=f"/models/.partial/{model}")
+    progress = 'fetching $model, $(du -sm "$models/.partial" | cut -f1) MiB, $SECONDS s'
+    return f"""\
+set -euo pipefail
+models={shlex.quote(data_dir)}/models model={shlex.quote(model)} image={shlex.quote(image)}
+made="${{XDG_CACHE_HOME:-$HOME/.cache}}/seatable-vllm/models/$model"
+if [ -f "$models/$model/config.json" ]; then echo "$model is here"; exit 0; fi
+mkdir -p "$models/.partial/$model" "$(dirname "$models/$model")"
+# What an interrupted run left running must not write beside this one.
+if command -v flock >/dev/null; then exec 9>"$models/.lock"; flock 9; fi
+if [ -f "$models/$model/config.json" ]; then echo "$model is here"; exit 0; fi
+if [ -f "$made/.complete" ]; then
+  cp -a "$made/." "$models/.partial/$model/"
+else
+  {heartbeat(progress)}
+  docker run --rm --interactive --volume "$models:/models" \\
+    --env HF_HOME=/models/.partial/.hub --env HF_XET_HIGH_PERFORMANCE=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 \\
+    --entrypoint python3 "$image" - <<'FETCH'
+{fetch}
+FETCH
+fi
+mv -T "$models/.partial/$model" "$models/$model"
+rm -rf "$models/.partial"
+echo "$model is here"
+"""
