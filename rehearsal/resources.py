@@ -1,0 +1,97 @@
+"""The resource types that a rehearsal can make: keys and commands here, Docker's in docker_resources."""
+
+import ctypes
+import os
+import secrets
+import signal
+import string
+import subprocess
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from rehearsal.errors import RehearsalError
+from rehearsal.state import Made
+
+Say = Callable[[str, str], None]
+"""Takes the name of a resource and one line of what it is doing."""
+
+
+class Handler(Protocol):
+    """Makes resources of one type."""
+
+    def create(self, name: str, inputs: dict[str, Any], provider: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Makes it; its physical id and outputs."""
+
+    def keep(self, made: Made, provider: dict[str, Any]) -> bool:
+        """Whether what was made is still there, after mending what can be mended in place."""
+
+    def delete(self, made: Made, provider: dict[str, Any]) -> None:
+        """Removes it; one that is gone already is no error."""
+
+
+class Remembered:
+    """What is nowhere but in the state: it stays until its inputs change, and there is nothing to remove."""
+
+    def create(self, name: str, inputs: dict[str, Any], provider: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Only remembers the inputs."""
+        return name, inputs
+
+    def keep(self, made: Made, provider: dict[str, Any]) -> bool:
+        """Always there."""
+        return True
+
+    def delete(self, made: Made, provider: dict[str, Any]) -> None:
+        """Nothing to remove."""
+
+
+class RandomPassword(Remembered):
+    """`random.RandomPassword`, letters and digits alone."""
+
+    def create(self, name: str, inputs: dict[str, Any], provider: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """A new secret text of `length` characters."""
+        if inputs.get("special") is not False:
+            raise RehearsalError(f"{name}: the rehearsal makes keys of letters and digits only")
+        alphabet = string.ascii_letters + string.digits
+        result = "".join(secrets.choice(alphabet) for _ in range(inputs["length"]))
+        return "none", {**inputs, "result": result}
+
+
+class LocalCommand(Remembered):
+    """`command.local.Command`: a program on standard input, its output passed on line by line.
+
+    As with the real provider, what it did is not looked at again, and no program here has a `delete`.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+
+    def create(self, name: str, inputs: dict[str, Any], provider: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Runs it. A failure's text is what the program itself said last, never its input."""
+        process = subprocess.Popen(  # noqa: S602 - the provider, too, gives `create` to a shell
+            inputs["create"],
+            shell=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env={**os.environ, **inputs.get("environment", {})},
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
+        )
+        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both were asked for
+        process.stdin.write(inputs.get("stdin", ""))
+        process.stdin.close()
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            self._say(name, lines[-1])
+        status = process.wait()
+        if status != 0:
+            raise RehearsalError(f"{name} failed with status {status}:\n" + "\n".join(lines[-60:]))
+        return name, {**inputs, "stdout": "\n".join(lines), "stderr": ""}
+
+
+def _end_with_parent() -> None:
+    """In the child: end it when the rehearsal is killed, or its program would go on beside the next run's."""
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)

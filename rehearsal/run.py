@@ -1,0 +1,109 @@
+"""A whole rehearsal: read the stack file, run the program, remove what it no longer asks for."""
+
+import json
+import logging
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pulumi
+from pulumi.runtime import get_root_resource, set_all_config, set_mocks
+from pulumi.runtime.stack import Stack, run_pulumi_func
+from pulumi.runtime.sync_await import _sync_await
+from ruamel.yaml import YAML
+
+from rehearsal.errors import RehearsalError
+from rehearsal.monitor import Counts, Rehearsing
+from rehearsal.resources import Say
+from rehearsal.stack_file import read_config
+from rehearsal.state import State, exclusive
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def state_path(stack: str, project: Path = PROJECT) -> Path:
+    """Where the rehearsal of this stack keeps what it made."""
+    return project / ".state" / stack / "rehearsal.json"
+
+
+def stack_config(stack: str, project: Path = PROJECT) -> dict[str, str]:
+    """The stack file's configuration as Pulumi would hand it over: full keys, values as text or JSON."""
+    values = read_config(stack, project)
+    name = YAML(typ="safe").load((project / "Pulumi.yaml").read_text())["name"]
+    return {key if ":" in key else f"{name}:{key}": _text(key, value) for key, value in values.items()}
+
+
+def _text(key: str, value: object) -> str:
+    if isinstance(value, dict) and set(value) == {"secure"}:
+        raise RehearsalError(f"{key} is encrypted, and only the Pulumi CLI can read it; use `pulumi up`")
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def up(stack: str, say: Say, project: Path = PROJECT) -> tuple[Counts, dict[str, Any]]:
+    """Makes everything that the program asks for. What was done, and the stack's outputs.
+
+    Raises RehearsalError with the failures of all resources; what was made until then is kept for the next run.
+    """
+    config = stack_config(stack, project)
+    with exclusive(state_path(stack, project)):
+        state = State.load(state_path(stack, project))
+        rehearsing = Rehearsing(state, say)
+        results = _run_program(stack, config, rehearsing, project)
+        gone = [name for name in reversed(state.made) if name not in rehearsing.seen]
+        for name in gone:
+            rehearsing.remove(name)
+        state.finish(results)
+        return rehearsing.counts, results
+
+
+def _run_program(stack: str, config: dict[str, str], rehearsing: Rehearsing, project: Path) -> dict[str, Any]:
+    """Runs `__main__.py`; the stack's outputs. RehearsalError with every failure."""
+    # Pulumi would log a stack trace per failed resource; the failures themselves are told below.
+    silent = logging.getLogger("seatable-vllm.rehearsal")
+    silent.disabled = True
+    logging.getLogger("asyncio").disabled = True
+    set_mocks(rehearsing, project="seatable-vllm", stack=stack, preview=False, logger=silent)
+    set_all_config(config)
+    sys.path.insert(0, str(project))
+    results: dict[str, Any] = {}
+
+    async def program() -> None:
+        runpy.run_path(str(project / "__main__.py"), run_name="__main__")
+        exports: pulumi.Output[dict[str, Any]] = pulumi.Output.all(**_exports())
+        results.update(await exports.future() or {})
+
+    try:
+        _sync_await(run_pulumi_func(program))
+    except pulumi.RunError as error:
+        raise RehearsalError(str(error)) from None
+    except Exception:
+        if not rehearsing.failures:
+            raise
+    if rehearsing.failures:
+        raise RehearsalError("\n".join(rehearsing.failures))
+    return results
+
+
+def _exports() -> dict[str, Any]:
+    root = get_root_resource()
+    return root.outputs if isinstance(root, Stack) else {}
+
+
+def outputs(stack: str, project: Path = PROJECT) -> dict[str, Any] | None:
+    """The outputs of the last complete rehearsal of this stack, or None where there was none."""
+    path = state_path(stack, project)
+    return State.load(path).outputs or None if path.exists() else None
+
+
+def down(stack: str, say: Say, project: Path = PROJECT) -> Counts:
+    """Removes everything that rehearsals of this stack have made."""
+    with exclusive(state_path(stack, project)):
+        state = State.load(state_path(stack, project))
+        rehearsing = Rehearsing(state, say)
+        for name in reversed(list(state.made)):
+            if state.made[name].type != "pulumi:providers:docker":
+                say(name, "is removed")
+                rehearsing.remove(name)
+        state_path(stack, project).unlink(missing_ok=True)
+        return rehearsing.counts
