@@ -1,0 +1,1 @@
+"""The commands an administrator runs; each file without an ending is one of them."""

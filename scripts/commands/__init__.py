@@ -1,0 +1,1 @@
+"""The commands behind scripts/: what they do, apart from finding a Python to do it with."""

@@ -1,0 +1,28 @@
+"""The engine that deployed a stack, for commands that look at one or remove it."""
+
+from rehearsal.stack_file import stack_file
+from scripts.commands.engines import Engine, RehearsalEngine
+from scripts.commands.errors import CommandError
+from scripts.commands.pulumi_cli import FOLDER, on_path
+from scripts.commands.pulumi_engine import PulumiEngine
+from scripts.commands.stacks import PROJECT, data_dir, stack_settings
+
+
+def engine_of(stack: str) -> Engine | None:
+    """Who deployed this stack; None where nobody did, as far as can be seen from here."""
+    stack_file(stack, PROJECT)
+    rehearsal = RehearsalEngine(stack)
+    if rehearsal.was_used():
+        return rehearsal
+    if on_path() or FOLDER.exists():
+        return PulumiEngine(stack, data_dir(stack, stack_settings(stack)), "" if on_path() else str(FOLDER))
+    return None
+
+
+def outputs_of(stack: str) -> dict[str, object]:
+    """The stack's outputs, secrets opened; CommandError where it is not deployed."""
+    engine = engine_of(stack)
+    outputs = engine.outputs() if engine else None
+    if outputs is None:
+        raise CommandError(f"{stack} is not deployed (or its last up failed); run scripts/up {stack}")
+    return outputs

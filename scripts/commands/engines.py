@@ -1,0 +1,73 @@
+"""Who deploys a stack: the Pulumi CLI, or, where none can be had, the rehearsal. Same calls, same answers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rehearsal import run as rehearsal
+from rehearsal.errors import RehearsalError
+from scripts.commands.errors import CommandError
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run changed, and the stack's outputs."""
+
+    created: int
+    changed: int
+    deleted: int
+    unchanged: int
+    outputs: dict[str, Any]
+
+    @property
+    def nothing_changed(self) -> bool:
+        """Whether everything was as it should be already."""
+        return not (self.created or self.changed or self.deleted)
+
+
+class Engine(Protocol):
+    """Deploys and removes one stack."""
+
+    name: str
+
+    def up(self, say: Say) -> Outcome:
+        """Brings the stack to what its file says. CommandError with the program's own words on failure."""
+
+    def outputs(self) -> dict[str, Any] | None:
+        """The outputs of the last complete run, secrets opened; None where the stack is not deployed."""
+
+    def down(self, say: Say) -> int:
+        """Removes everything the stack made; how many resources that were."""
+
+
+class RehearsalEngine:
+    """The program run without the Pulumi CLI."""
+
+    name = "rehearsal"
+
+    def __init__(self, stack: str) -> None:
+        self._stack = stack
+
+    def up(self, say: Say) -> Outcome:
+        """See Engine."""
+        try:
+            counts, outputs = rehearsal.up(self._stack, lambda name, text: say(f"{name}: {text}"))
+        except RehearsalError as error:
+            raise CommandError(str(error)) from None
+        return Outcome(
+            len(counts.created), len(counts.changed), len(counts.deleted), len(counts.unchanged), outputs
+        )
+
+    def outputs(self) -> dict[str, Any] | None:
+        """See Engine."""
+        return rehearsal.outputs(self._stack)
+
+    def down(self, say: Say) -> int:
+        """See Engine."""
+        return len(rehearsal.down(self._stack, lambda name, text: say(f"{name}: {text}")).deleted)
+
+    def was_used(self) -> bool:
+        """Whether this stack was rehearsed, completely or not, and not removed since."""
+        return rehearsal.state_path(self._stack).exists()

@@ -1,0 +1,10 @@
+"""The one kind of failure that commands report without a stack trace."""
+
+
+class CommandError(Exception):
+    """A command could not do what it was asked. The text says what happened and what to do."""
+
+
+def failure(cause: str, change: str) -> CommandError:
+    """The failure of a step before the program runs, in the form that the program's own failures have."""
+    return CommandError(f"cause: {cause}\nchange: {change}")

@@ -1,0 +1,73 @@
+"""What a person sees while something takes long: the step, what it is doing, and for how long already."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.status import Status
+
+PLAIN_LINE_SECONDS = 10
+"""Where no terminal can be redrawn, a step says at most this often what it is doing."""
+
+
+class Step(Protocol):
+    """A step under way."""
+
+    def say(self, text: str) -> None:
+        """Shows what it is doing now; the elapsed time is added."""
+
+
+class Terminal:
+    """Steps with their elapsed time, redrawn in a terminal and in plain lines elsewhere. Writes to stderr."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def line(self, text: str) -> None:
+        """One line that stays."""
+        self._console.print(text, markup=False)
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Step]:
+        """Shows a step from its begin to its end."""
+        begin = time.monotonic()
+        if self._console.is_terminal:
+            with self._console.status(title) as status:
+                yield _Redrawn(status, title, begin)
+        else:
+            self.line(f"{title} ...")
+            yield _Plain(self, title, begin)
+        self.line(f"{title}: done ({time.monotonic() - begin:.0f} s)")
+
+
+class _Redrawn:
+    def __init__(self, status: Status, title: str, begin: float) -> None:
+        self._status, self._title, self._begin = status, title, begin
+
+    def say(self, text: str) -> None:
+        elapsed = time.monotonic() - self._begin
+        self._status.update(f"{self._title} [dim]{elapsed:.0f} s[/dim] {_escape(text)}")
+
+
+class _Plain:
+    def __init__(self, terminal: Terminal, title: str, begin: float) -> None:
+        self._terminal, self._title, self._begin = terminal, title, begin
+        self._said = begin
+
+    def say(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._said >= PLAIN_LINE_SECONDS:
+            self._said = now
+            self._terminal.line(f"{self._title}: {now - self._begin:.0f} s: {text}")
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def print_block(title: str, text: str) -> None:
+    """A block of text to paste, on standard output, so that a pipe gets it unadorned."""
+    print(f"\n--- {title}\n{text.rstrip()}", file=sys.stdout, flush=True)

