@@ -1,0 +1,130 @@
+"""Fixtures of the live tier: real Docker, real vLLM, real HAProxy.
+
+`deployment` is one stack that all tests of a session share and leave serving as they found it: clients `seatable`
+(from 127.0.0.1) and `agents` (from 127.0.0.2). `make_stack` is for tests that break things: each call makes
+another stack, not yet up, which is purged when the test ends. At most one engine runs at a time: tests with
+`deployment` come first, and the shared stack is purged before the first of `make_stack`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from tests.live.harness import Checkout, Deployment, docker_client
+
+HERE = Path(__file__).resolve().parent
+
+MakeStack = Callable[..., Deployment]
+"""make_stack(suffix, settings=None): a stack with this at the end of its name and these keys in its file."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of this folder, and puts those that share the deployment first."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.live)
+
+    def turn(item: pytest.Item) -> bool:
+        return item.path.is_relative_to(HERE) and "make_stack" in getattr(item, "fixturenames", ())
+
+    items.sort(key=turn)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def docker_daemon() -> None:
+    """Skips where there is no Docker; in CI that is a failure, or nobody would notice."""
+    try:
+        docker_client().ping()
+    except docker.errors.DockerException as error:
+        reason = f"no Docker daemon answers: {error}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def orderly_end() -> Iterator[None]:
+    """Lets a session that is told to end (SIGTERM) take its stacks down, as one that is interrupted does."""
+
+    def leave(*_: object) -> None:
+        pytest.exit("terminated", returncode=128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory, docker_daemon: None) -> Checkout:
+    """A copy of the working tree for this session's stacks."""
+    path = tmp_path_factory.mktemp("checkout")
+    path.chmod(0o755)  # as a clone is: what is in it is judged by its own permissions
+    return Checkout(path)
+
+
+class Shared:
+    """The stack that most tests use. It comes up when first asked for."""
+
+    def __init__(self, checkout: Checkout) -> None:
+        self._checkout = checkout
+        self._deployment: Deployment | None = None
+        self._failed: AssertionError | None = None
+
+    def get(self) -> Deployment:
+        """The stack, up."""
+        if self._failed:
+            raise self._failed
+        if self._deployment is None:
+            self._deployment = Deployment(self._checkout, "shared")
+            try:
+                self._deployment.up()
+            except AssertionError as error:
+                # The first failure is the one to read, not what taking down half a stack says.
+                self._failed = error
+                with contextlib.suppress(AssertionError):
+                    self.release()
+                raise
+        return self._deployment
+
+    def release(self) -> None:
+        """Removes it, so that another engine has the memory."""
+        deployment, self._deployment = self._deployment, None
+        if deployment is not None:
+            deployment.purge()
+
+
+@pytest.fixture(scope="session")
+def _shared(checkout: Checkout) -> Iterator[Shared]:
+    shared = Shared(checkout)
+    yield shared
+    shared.release()
+
+
+@pytest.fixture
+def deployment(_shared: Shared) -> Deployment:
+    """The shared stack, serving. Leave it as it is, or put back what you change."""
+    return _shared.get()
+
+
+@pytest.fixture
+def make_stack(checkout: Checkout, _shared: Shared) -> Iterator[MakeStack]:
+    """Makes stacks of the test's own; `up` is left to the test. Purged at its end, whatever happened."""
+    _shared.release()
+    made: list[Deployment] = []
+
+    def make(suffix: str, settings: Mapping[str, Any] | None = None) -> Deployment:
+        made.append(Deployment(checkout, suffix, settings))
+        return made[-1]
+
+    yield make
+    with contextlib.ExitStack() as stack:
+        for each in made:
+            stack.callback(each.purge)

@@ -1,0 +1,287 @@
+"""Unit tier: the acceptance checks against a small HTTP server on the loopback address that is wrong in one way.
+
+Each check passes against an endpoint that does everything right, and fails, with the reason, for the fault that
+it exists for (consumers.md section 7). It does NOT prove that vLLM and HAProxy behave like that server: the live
+tier runs the same checks against the real ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from checks import endpoint
+from checks.endpoint import CHECKS, GATE_CHECKS, Failed, Target, Verdict, run
+
+if TYPE_CHECKING:
+    from tests.conftest import FakeEndpoint
+
+Check = Callable[[Target], str]
+
+
+def target(fake: FakeEndpoint, **changes: Any) -> Target:
+    """The fake endpoint as its client sees it."""
+    values: dict[str, Any] = {
+        "base_url": fake.base_url,
+        "key": fake.key,
+        "model": fake.model,
+        "max_model_len": fake.max_model_len,
+        "tools": True,
+    }
+    return Target(**{**values, **changes})
+
+
+def refusal(check: Check, fake: FakeEndpoint, **changes: Any) -> str:
+    """The reason for which this check fails."""
+    with pytest.raises(Failed) as failed:
+        check(target(fake, **changes))
+    assert fake.key not in str(failed.value)
+    return str(failed.value)
+
+
+@contextlib.contextmanager
+def cut_connection() -> Iterator[int]:
+    """The port of a server that sends the beginning of a chunked answer to its one visitor and hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            visitor, _ = server.accept()
+            with visitor:
+                visitor.recv(65536)
+                visitor.sendall(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n10\r\ndata: half")
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+# Against an endpoint that is right
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_right_endpoint_passes(check: Check, fake_endpoint: FakeEndpoint) -> None:
+    assert check(target(fake_endpoint))
+
+
+def test_every_check_gives_one_verdict_in_the_order_of_the_list(fake_endpoint: FakeEndpoint) -> None:
+    verdicts = list(run(target(fake_endpoint)))
+    assert [verdict.name.replace(" ", "_") for verdict in verdicts] == [check.__name__ for check in CHECKS]
+    assert all(verdict.passed for verdict in verdicts)
+
+
+def test_the_gate_asks_for_locks_model_and_a_real_completion() -> None:
+    assert set(GATE_CHECKS) <= set(CHECKS)
+    assert {endpoint.key_is_asked_for, endpoint.model_is_listed, endpoint.completion_is_real,
+            endpoint.engine_is_not_reached} <= set(GATE_CHECKS)  # fmt: skip
+
+
+def test_requests_leave_from_the_address_that_the_clients_key_belongs_to(fake_endpoint: FakeEndpoint) -> None:
+    endpoint.model_is_listed(target(fake_endpoint, source="127.0.0.2"))
+    assert {asked.source for asked in fake_endpoint.asked} == {"127.0.0.2"}
+
+
+# Each check fails for the reason it exists
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 500])
+def test_an_endpoint_that_does_not_answer_401_without_a_key_fails(
+    status: int, fake_endpoint: FakeEndpoint
+) -> None:
+    right = fake_endpoint.right_answer
+    other = fake_endpoint.always(status)
+    fake_endpoint.answers["*"] = lambda asked: right(asked) if "authorization" in asked.headers else other(asked)
+    reason = refusal(endpoint.key_is_asked_for, fake_endpoint)
+    assert "without a key" in reason
+    assert str(status) in reason
+
+
+def test_an_endpoint_that_takes_any_key_fails(fake_endpoint: FakeEndpoint) -> None:
+    right, open_door = fake_endpoint.right_answer, fake_endpoint.always(200)
+    fake_endpoint.answers["*"] = lambda asked: (
+        open_door(asked) if "authorization" in asked.headers else right(asked)
+    )
+    assert "with a wrong key" in refusal(endpoint.key_is_asked_for, fake_endpoint)
+
+
+def test_another_model_than_the_configured_one_fails(fake_endpoint: FakeEndpoint) -> None:
+    reason = refusal(endpoint.model_is_listed, fake_endpoint, model="owner/other")
+    assert "owner/other" in reason
+    assert fake_endpoint.model in reason
+
+
+@pytest.mark.parametrize(
+    "listed", [["a", "b"], [], ["Owner/Small-Model"], ["owner/small-model", "another"], ["owner/small-model"] * 2]
+)
+def test_a_list_of_models_that_is_not_exactly_the_configured_one_fails(
+    listed: list[str], fake_endpoint: FakeEndpoint
+) -> None:
+    models = [{"id": name, "max_model_len": fake_endpoint.max_model_len} for name in listed]
+    fake_endpoint.answers["GET /v1/models"] = fake_endpoint.always(200, {"data": models})
+    assert "list of models" in refusal(endpoint.model_is_listed, fake_endpoint)
+
+
+def test_another_context_than_the_configured_one_fails(fake_endpoint: FakeEndpoint) -> None:
+    reason = refusal(endpoint.model_is_listed, fake_endpoint, max_model_len=1024)
+    assert "512" in reason
+    assert "1024" in reason
+
+
+def test_a_key_that_is_not_accepted_fails_with_the_status(fake_endpoint: FakeEndpoint) -> None:
+    assert "401" in refusal(endpoint.model_is_listed, fake_endpoint, key="another")
+
+
+@pytest.mark.parametrize(("tokens", "finish"), [(0, "length"), (2, "length"), (1, "stop"), (1, None)], ids=str)
+def test_a_completion_that_is_not_the_one_token_asked_for_fails(
+    tokens: int, finish: str | None, fake_endpoint: FakeEndpoint
+) -> None:
+    body = {"usage": {"prompt_tokens": 3, "completion_tokens": tokens}, "choices": [{"finish_reason": finish}]}
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(200, body)
+    assert "one token was asked for" in refusal(endpoint.completion_is_real, fake_endpoint)
+
+
+def test_a_completion_asks_for_the_configured_model_by_its_exact_id(fake_endpoint: FakeEndpoint) -> None:
+    # An empty name is accepted by vLLM and proves nothing (consumers.md F2).
+    endpoint.completion_is_real(target(fake_endpoint))
+    assert [asked.json()["model"] for asked in fake_endpoint.asked] == [fake_endpoint.model]
+
+
+@pytest.mark.parametrize("status", [502, 503])
+def test_an_engine_that_is_away_fails_the_completion_with_the_edges_words(
+    status: int, fake_endpoint: FakeEndpoint
+) -> None:
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(
+        status, {"error": {"message": "is starting"}}
+    )
+    reason = refusal(endpoint.completion_is_real, fake_endpoint)
+    assert str(status) in reason
+    assert "is starting" in reason
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_an_unknown_model_that_is_not_answered_with_404_fails(status: int, fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(status, {"choices": []})
+    assert "unknown model" in refusal(endpoint.unknown_model_is_refused, fake_endpoint)
+
+
+def test_a_request_with_tools_that_is_refused_fails_where_tools_are_promised(fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(
+        400, '"auto" tool choice requires --enable-auto-'
+    )
+    assert "requires --enable-auto" in refusal(endpoint.tools_are_understood, fake_endpoint)
+
+
+def test_a_request_with_tools_may_be_refused_where_none_are_promised(fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(
+        400, '"auto" tool choice requires --enable-auto-'
+    )
+    assert "tool_parser" in endpoint.tools_are_understood(target(fake_endpoint, tools=False))
+
+
+def test_the_request_with_tools_is_one_that_agents_send(fake_endpoint: FakeEndpoint) -> None:
+    endpoint.tools_are_understood(target(fake_endpoint))
+    wanted = fake_endpoint.asked[0].json()
+    assert wanted["tools"][0]["type"] == "function"
+    assert wanted["tool_choice"] == "auto"
+
+
+EVENTS = [f"data: {{}}{n}\n\n" for n in range(24)]
+
+
+def test_a_stream_that_does_not_end_in_done_fails(fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(200, chunks=EVENTS)
+    assert "[DONE]" in refusal(endpoint.stream_arrives_whole, fake_endpoint)
+
+
+@pytest.mark.parametrize(
+    "chunks", [None, ["".join([*EVENTS, "data: [DONE]\n\n"])], ["".join(EVENTS), "data: [DONE]\n\n"]], ids=repr
+)
+def test_a_stream_that_something_on_the_way_held_back_fails(
+    chunks: list[str] | None, fake_endpoint: FakeEndpoint
+) -> None:
+    whole = "".join([*EVENTS, "data: [DONE]\n\n"])
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(200, whole, chunks)
+    assert "holds it back" in refusal(endpoint.stream_arrives_whole, fake_endpoint)
+
+
+def test_a_stream_that_is_cut_in_the_middle_fails_and_is_no_stack_trace(fake_endpoint: FakeEndpoint) -> None:
+    with cut_connection() as port:
+        reason = refusal(endpoint.stream_arrives_whole, fake_endpoint, base_url=f"http://127.0.0.1:{port}/v1")
+    assert "no answer" in reason
+
+
+def test_a_too_long_prompt_that_is_answered_fails(fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(200, {"choices": []})
+    assert "longer than the context" in refusal(endpoint.long_prompt_is_refused_in_words, fake_endpoint)
+
+
+def test_a_too_long_prompt_that_is_refused_without_json_fails(fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(400, "<html>Bad Request</html>")
+    assert "no JSON" in refusal(endpoint.long_prompt_is_refused_in_words, fake_endpoint)
+
+
+def test_the_long_prompt_is_longer_than_the_context(fake_endpoint: FakeEndpoint) -> None:
+    endpoint.long_prompt_is_refused_in_words(target(fake_endpoint))
+    content = fake_endpoint.asked[0].json()["messages"][0]["content"]
+    assert len(content.split()) > fake_endpoint.max_model_len
+
+
+OPEN_ROUTES = ("/detokenize", "/docs", "/generative_scoring", "/health", "/invocations", "/is_scaling_elastic_ep",
+               "/kv_event_sources", "/load", "/metrics", "/openapi.json", "/ping", "/redoc", "/scale_elastic_ep",
+               "/tokenize", "/version")  # fmt: skip
+"""What vLLM 0.32.0 answers without a key (vllm-0.32.0-routes-without-key.tsv)."""
+
+
+@pytest.mark.parametrize("path", OPEN_ROUTES)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_an_open_route_of_the_engine_that_can_be_reached_fails(
+    method: str, path: str, fake_endpoint: FakeEndpoint
+) -> None:
+    fake_endpoint.answers[f"{method} {path}"] = fake_endpoint.always(200, "reached")
+    reason = refusal(endpoint.engine_is_not_reached, fake_endpoint)
+    assert f"{method} {path}" in reason
+
+
+def test_the_engines_routes_are_tried_with_a_good_key(fake_endpoint: FakeEndpoint) -> None:
+    endpoint.engine_is_not_reached(target(fake_endpoint))
+    assert {asked.headers["authorization"] for asked in fake_endpoint.asked} == {f"Bearer {fake_endpoint.key}"}
+
+
+# Whatever comes back, a verdict and no stack trace
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "<html></html>", "null", "[]", "7", '"text"', "{}", '{"data": null}', '{"data": 7}', '{"data": [null]}',
+     '{"data": [7]}', '{"data": "text"}', '{"choices": [], "usage": null}', '{"choices": null, "usage": {}}',
+     '{"choices": [{}], "usage": {"completion_tokens": 1}}', "\x00\ufffd"],
+)  # fmt: skip
+def test_an_answer_that_makes_no_sense_is_a_failed_verdict(body: str, fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answers["*"] = fake_endpoint.always(200, body)
+    verdicts = list(run(target(fake_endpoint)))
+    assert len(verdicts) == len(CHECKS)
+    needs_a_body = {"model is listed", "completion is real", "stream arrives whole", "key is asked for"}
+    failed = {verdict.name for verdict in verdicts if not verdict.passed}
+    assert needs_a_body <= failed
+    assert all(verdict.detail for verdict in verdicts)
+
+
+def test_an_endpoint_that_is_not_there_is_a_failed_verdict_that_names_it(fake_endpoint: FakeEndpoint) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    verdicts = list(run(target(fake_endpoint, base_url=f"http://127.0.0.1:{port}/v1")))
+    assert len(verdicts) == len(CHECKS)
+    for verdict in verdicts:
+        assert not verdict.passed
+        assert f"127.0.0.1:{port}" in verdict.detail
+
+
+def test_a_failed_check_does_not_keep_the_next_ones_from_being_run(fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answers["GET /v1/models"] = fake_endpoint.always(500)
+    verdicts: list[Verdict] = list(run(target(fake_endpoint)))
+    assert [verdict.passed for verdict in verdicts].count(True) == len(CHECKS) - 2

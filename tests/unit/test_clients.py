@@ -1,0 +1,193 @@
+"""Unit tier: the settings texts that clients get, read the way their readers read them.
+
+Expectations: consumers.md S22, S23, S25 (SeaTable), section 7 (`OPENAI_*`), the issue (a curl line that works when
+pasted). It does NOT prove that SeaTable, the SDKs or curl work with them: the live tier uses the emitted texts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from clients import openai, seatable
+from clients.blocks import blocks
+from clients.endpoint import ClientEndpoint
+
+if TYPE_CHECKING:
+    from tests.conftest import FakeCommand
+
+KEY = "".join(["Ab3", "z" * 58, "9Xy"])
+ENDPOINT = ClientEndpoint("http://127.0.0.1:8080/v1", KEY, "HuggingFaceTB/SmolLM2-135M-Instruct", 8192)
+
+
+def sourced(text: str) -> Mapping[str, str]:
+    """The variables that a shell has after reading this text."""
+    done = subprocess.run(
+        ["bash", "-euc", "set -a; source /dev/stdin; exec env -0"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": os.environ["PATH"]},
+    )
+    return dict(item.split("=", 1) for item in done.stdout.split("\0") if item)
+
+
+def quoted(text: str) -> dict[str, str]:
+    """The raw text right of each `=`; comments left out."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all("=" in line for line in lines), lines
+    return dict(line.split("=", 1) for line in lines)
+
+
+# SeaTable up to 6.1
+
+
+def test_the_env_block_of_seatable_6_1_is_the_one_of_its_manual() -> None:
+    lines = [line for line in seatable.env(ENDPOINT).splitlines() if line and not line.startswith("#")]
+    assert lines == [
+        "SEATABLE_AI_LLM_TYPE='hosted_vllm'",
+        "SEATABLE_AI_LLM_URL='http://127.0.0.1:8080/v1'",
+        f"SEATABLE_AI_LLM_KEY='{KEY}'",
+        "SEATABLE_AI_LLM_MODEL='HuggingFaceTB/SmolLM2-135M-Instruct'",
+        "SEATABLE_AI_LLM_TIMEOUT=180",
+    ]
+
+
+def test_the_env_block_means_the_same_to_a_shell() -> None:
+    found = sourced(seatable.env(ENDPOINT))
+    assert found["SEATABLE_AI_LLM_KEY"] == KEY
+    assert found["SEATABLE_AI_LLM_URL"] == ENDPOINT.base_url
+    assert found["SEATABLE_AI_LLM_MODEL"] == ENDPOINT.model
+
+
+def test_the_env_block_says_how_to_restart_and_ends_in_a_newline_so_that_it_can_be_appended() -> None:
+    text = seatable.env(ENDPOINT)
+    comments = " ".join(line for line in text.splitlines() if line.startswith("#"))
+    assert "docker compose up -d" in comments
+    assert text.endswith("\n")
+
+
+# SeaTable 6.2 and later
+
+
+def test_the_yaml_block_of_seatable_6_2_is_the_one_of_its_manual() -> None:
+    assert yaml.safe_load(seatable.config_yaml(ENDPOINT)) == {
+        "global": {
+            "LLM_MODELS": [
+                {
+                    "type": "hosted_vllm",
+                    "url": "http://127.0.0.1:8080/v1",
+                    "key": KEY,
+                    "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+                }
+            ]
+        }
+    }
+
+
+def test_the_yaml_block_names_its_file_and_the_restart_that_makes_it_count() -> None:
+    comments = " ".join(line for line in seatable.config_yaml(ENDPOINT).splitlines() if line.startswith("#"))
+    assert "/opt/seatable-server/seatable/conf/seatable_config.yaml" in comments
+    assert "docker compose up -d --force-recreate seatable-ai" in comments
+
+
+@pytest.mark.parametrize("key", ["1" * 64, "1e" + "5" * 62, "0x" + "1" * 62, "null" + "0" * 60, "0" * 64])
+def test_a_key_that_looks_like_a_number_stays_a_text(key: str) -> None:
+    endpoint = ClientEndpoint(ENDPOINT.base_url, key, ENDPOINT.model, 8192)
+    assert yaml.safe_load(seatable.config_yaml(endpoint))["global"]["LLM_MODELS"][0]["key"] == key
+    assert sourced(seatable.env(endpoint))["SEATABLE_AI_LLM_KEY"] == key
+
+
+@pytest.mark.parametrize("model", ["owner/1.5", "1/2", "o/null", "0wner/1e5", "owner/v1.0_-x"])
+def test_a_model_id_arrives_letter_for_letter_in_every_text(model: str) -> None:
+    endpoint = ClientEndpoint(ENDPOINT.base_url, KEY, model, 8192)
+    assert yaml.safe_load(seatable.config_yaml(endpoint))["global"]["LLM_MODELS"][0]["model"] == model
+    assert sourced(seatable.env(endpoint))["SEATABLE_AI_LLM_MODEL"] == model
+    assert sourced(openai.env(endpoint))["OPENAI_MODEL"] == model
+
+
+def test_a_long_url_is_not_folded_over_two_lines() -> None:
+    endpoint = ClientEndpoint(f"https://{'a' * 200}.example.com/v1", KEY, ENDPOINT.model, 8192)
+    assert f"url: {endpoint.base_url}\n" in seatable.config_yaml(endpoint)
+
+
+# OpenAI-style clients
+
+
+def test_the_openai_block_sets_what_the_sdks_read() -> None:
+    found = sourced(openai.env(ENDPOINT))
+    assert (found["OPENAI_BASE_URL"], found["OPENAI_API_KEY"]) == (ENDPOINT.base_url, KEY)
+
+
+@pytest.mark.parametrize("text", [seatable.env(ENDPOINT), openai.env(ENDPOINT)], ids=["seatable", "openai"])
+def test_texts_in_env_blocks_are_in_single_quotes(text: str) -> None:
+    for name, value in quoted(text).items():
+        assert (value[0], value[-1]) == ("'", "'") or value.isdigit(), name
+
+
+# curl
+
+
+@pytest.fixture
+def curl_call(fake_command: FakeCommand) -> tuple[list[str], str]:
+    """The arguments and the standard input that curl gets when the emitted line is pasted into a shell."""
+    fake_command.add("curl", f"cat > '{fake_command.folder}/stdin'")
+    subprocess.run(["bash", "-euc", openai.curl(ENDPOINT)], check=True, env=fake_command.environment)
+    (call,) = fake_command.calls
+    return call, (fake_command.folder / "stdin").read_text()
+
+
+def test_the_curl_line_is_one_line() -> None:
+    assert "\n" not in openai.curl(ENDPOINT)
+
+
+def test_the_key_is_in_no_argument_of_curl_but_on_its_standard_input(curl_call: tuple[list[str], str]) -> None:
+    arguments, given = curl_call
+    assert not any(KEY in argument for argument in arguments)
+    assert given == f'header = "Authorization: Bearer {KEY}"'
+    assert arguments[arguments.index("-K") + 1] == "-"
+
+
+def test_curl_asks_the_model_for_the_capital_of_france_through_the_endpoint(
+    curl_call: tuple[list[str], str],
+) -> None:
+    arguments, _ = curl_call
+    assert f"{ENDPOINT.base_url}/chat/completions" in arguments
+    body = json.loads(arguments[arguments.index("-d") + 1])
+    assert body["model"] == ENDPOINT.model
+    assert body["messages"] == [{"role": "user", "content": "What is the capital of France?"}]
+    assert "Content-Type: application/json" in arguments
+
+
+def test_the_key_is_given_to_curl_by_a_command_of_the_shell_itself() -> None:
+    # printf is built in: no other program gets the key as an argument.
+    first = openai.curl(ENDPOINT).partition("|")[0].split()[0]
+    known = subprocess.run(["bash", "-c", f"type -t {first}"], capture_output=True, text=True, check=True)
+    assert known.stdout.strip() == "builtin"
+
+
+# All of one client
+
+
+def test_a_seatable_client_gets_both_blocks_of_seatable_and_the_general_ones() -> None:
+    assert set(blocks("seatable", ENDPOINT)) == {"key", "openai_env", "curl", "seatable_yaml", "seatable_env"}
+
+
+def test_another_client_gets_no_block_of_seatable() -> None:
+    assert set(blocks("openai", ENDPOINT)) == {"key", "openai_env", "curl"}
+
+
+def test_every_text_of_a_client_holds_its_key_and_is_thus_a_secret_as_a_whole() -> None:
+    assert all(KEY in text for text in blocks("seatable", ENDPOINT).values())
+    assert blocks("seatable", ENDPOINT)["key"] == KEY
+
+
+def test_no_text_promises_a_patience_that_seatable_does_not_have() -> None:
+    assert seatable.TIMEOUT_SECONDS == 180

@@ -1,0 +1,50 @@
+"""Unit tier: the README's tables against the code they describe.
+
+Does not prove that the explanations in the tables are true, only that no row is missing or left over.
+"""
+
+import re
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from clients.blocks import blocks
+from clients.endpoint import ClientEndpoint
+from settings import SECRETS, Client, Settings
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def first_column(heading: str) -> set[str]:
+    """The code words of the first column of the table below a heading."""
+    section = (PROJECT / "README.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
+
+
+def setting_names() -> set[str]:
+    """Every setting with its path, as the README writes it."""
+    names = set(SECRETS)
+    for name, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            names |= {f"{name}.{inner}" for inner in kind.model_fields}
+        else:
+            names.add(name)
+    names.remove("clients")
+    return names | {f"clients.<name>.{inner}" for inner in Client.model_fields}
+
+
+def test_the_settings_table_has_every_setting_and_no_other() -> None:
+    assert first_column("Settings") == setting_names()
+
+
+def test_the_outputs_table_names_every_text_of_a_seatable_client() -> None:
+    texts = blocks("seatable", ClientEndpoint("http://h/v1", "k" * 64, "o/m", 256))
+    assert set(texts) - {"key"} <= first_column("Outputs")
+
+
+def test_every_command_the_readme_names_is_there_and_can_be_run() -> None:
+    named = set(re.findall(r"scripts/([a-z-]+)", (PROJECT / "README.md").read_text())) - {"commands"}
+    assert named, "the README names no command"
+    for name in named:
+        assert (PROJECT / "scripts" / name).stat().st_mode & 0o111, f"scripts/{name} cannot be run"

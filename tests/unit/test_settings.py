@@ -1,0 +1,630 @@
+"""Unit tier: the configuration of a stack, in plain Python.
+
+What is held up: DESIGN section 3 and the issue: what is accepted, what each default is, that every refusal names
+key, value and way out, that all of them come at once, and that no error text shows what may be a secret.
+It does NOT prove that the Pulumi CLI hands a stack file over as the loader expects it (engine tier), nor that
+vLLM likes the values (live tier).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from catalog.models import SMOLLM2
+from settings import NAMESPACE, SECRETS, Settings, SettingsError, parse
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+STACK_FILES = sorted(PROJECT.glob("Pulumi.*.yaml"))
+LOOPBACK = {"seatable": {"kind": "seatable", "cidrs": ["127.0.0.1/32"]}}
+
+
+def with_cidrs(*cidrs: object) -> dict[str, object]:
+    """A stack whose client `other` has these networks; `seatable` keeps the stack reachable."""
+    return {"clients": {**LOOPBACK, "other": {"kind": "openai", "cidrs": list(cidrs)}}}
+
+
+def problems(values: dict[str, Any]) -> list[str]:
+    """The lines of the refusal without its heading."""
+    with pytest.raises(SettingsError) as refused:
+        parse(values)
+    return str(refused.value).splitlines()[1:]
+
+
+def the_problem(values: dict[str, Any]) -> str:
+    """The one line of a refusal that has a single reason."""
+    lines = problems(values)
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def cidrs_of(settings: Settings) -> list[str]:
+    return settings.clients["other"].cidrs
+
+
+# What is accepted, and the defaults
+
+
+def test_a_stack_without_any_configuration_is_the_local_endpoint() -> None:
+    settings = parse({})
+    assert settings.machine.kind == "local"
+    assert settings.machine.gpus == "auto"
+    assert settings.machine.data_dir is None
+    assert settings.model.name == SMOLLM2
+    assert {name: (client.kind, client.cidrs) for name, client in settings.clients.items()} == {
+        "seatable": ("seatable", ["127.0.0.1/32"])
+    }
+    assert (settings.ports.edge, settings.ports.engine) == (8080, 18000)
+    assert (settings.images.vllm, settings.images.haproxy) == (None, None)
+    assert settings.generations("seatable") == [1]
+
+
+def test_a_complete_tree_is_taken_as_it_is_written() -> None:
+    settings = parse(
+        {
+            "machine": {"kind": "local", "gpus": "none", "data_dir": "/srv/seatable vllm"},
+            "model": {
+                "name": "RedHatAI/gemma-3-12b-it-quantized.w4a16",
+                "revision": "a" * 40,
+                "max_model_len": 32768,
+                "tool_parser": "pythonic",
+                "extra_args": {"gpu-memory-utilization": 0.85, "limit-mm-per-prompt": {"image": 5}},
+            },
+            "clients": {
+                "seatable": {"kind": "seatable", "cidrs": ["127.0.0.1/32"]},
+                "agents": {"kind": "openai", "cidrs": ["198.51.100.0/28", "2001:db8::10/128"]},
+            },
+            "key_generations": {"agents": [3, 4]},
+            "ports": {"edge": 8443, "engine": 18001},
+            "images": {"vllm": f"mirror.example.com:5000/vllm@sha256:{'0' * 64}", "haproxy": "haproxy:3.2"},
+        }
+    )
+    assert settings.machine.data_dir == "/srv/seatable vllm"
+    assert settings.model.context_tokens == 32768
+    assert settings.model.parser == "pythonic"
+    assert settings.model.extra_args == {"gpu-memory-utilization": 0.85, "limit-mm-per-prompt": {"image": 5}}
+    assert settings.generations("agents") == [3, 4]
+    assert settings.generations("seatable") == [1]
+    assert settings.ports.edge == 8443
+    assert settings.images.haproxy == "haproxy:3.2"
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens"),
+    [
+        ({}, 8192),
+        ({"max_model_len": 4096}, 4096),
+        ({"name": "RedHatAI/gemma-3-12b-it-quantized.w4a16"}, 65536),
+        ({"name": "RedHatAI/gemma-3-12b-it-quantized.w4a16", "max_model_len": 131072}, 131072),
+        ({"name": "owner/a-model-nobody-knows"}, 65536),
+    ],
+)
+def test_the_context_is_the_models_limit_and_65536_at_most_unless_it_is_set(
+    model: dict[str, object], tokens: int
+) -> None:
+    assert parse({"model": model}).model.context_tokens == tokens
+
+
+@pytest.mark.parametrize(
+    ("model", "parser"),
+    [
+        ({}, "hermes"),
+        ({"tool_parser": "none"}, None),
+        ({"tool_parser": "mistral"}, "mistral"),
+        ({"name": "RedHatAI/gemma-3-12b-it-quantized.w4a16"}, "pythonic"),
+        ({"name": "owner/a-model-nobody-knows"}, None),
+    ],
+)
+def test_tools_are_on_wherever_a_parser_is_known_and_off_on_request(
+    model: dict[str, object], parser: str | None
+) -> None:
+    assert parse({"model": model}).model.parser == parser
+
+
+def test_no_setting_can_be_changed_after_it_was_checked() -> None:
+    settings = parse({})
+    with pytest.raises(ValueError, match="frozen"):
+        settings.ports.edge = 1  # type: ignore[misc]
+
+
+def test_the_proving_client_is_one_whose_key_works_from_this_computer() -> None:
+    settings = parse(
+        {
+            "clients": {
+                "far": {"kind": "seatable", "cidrs": ["198.51.100.10/32"]},
+                "near": {"kind": "openai", "cidrs": ["2001:db8::1/128", "127.0.0.2/32"]},
+            }
+        }
+    )
+    assert settings.proving_client() == "near"
+    assert settings.local_source("near") == "127.0.0.2"
+    assert settings.local_source("far") is None
+
+
+@pytest.mark.parametrize("cidr", ["127.0.0.0/8", "127.0.0.0/24", "127.0.0.8/29", "127.0.0.2/31", "127.9.9.9/32"])
+def test_the_address_that_proves_the_endpoint_lies_in_the_clients_own_network(cidr: str) -> None:
+    settings = parse({"clients": {"seatable": {"kind": "seatable", "cidrs": [cidr]}}})
+    source = settings.local_source("seatable")
+    assert source is not None
+    assert ipaddress.ip_address(source) in ipaddress.ip_network(cidr)
+
+
+# Networks of clients
+
+
+@pytest.mark.parametrize(
+    ("written", "canonical"),
+    [
+        ("198.51.100.10/32", "198.51.100.10/32"),
+        ("198.51.100.0/28", "198.51.100.0/28"),
+        ("10.0.0.0/8", "10.0.0.0/8"),
+        ("2001:db8::10/128", "2001:db8::10/128"),
+        ("2001:0DB8:0:0::10/128", "2001:db8::10/128"),
+        ("fc00::/7", "fc00::/7"),
+        ("::1/128", "::1/128"),
+    ],
+)
+def test_a_network_is_kept_in_its_canonical_form(written: str, canonical: str) -> None:
+    assert cidrs_of(parse(with_cidrs(written))) == [canonical]
+
+
+@pytest.mark.parametrize(
+    ("base", "bits", "narrowest"), [("10.32.64.128", 32, 8), ("fd00:1:2:3:4:5:6:7", 128, 7)], ids=["v4", "v6"]
+)
+def test_every_length_of_a_network_is_accepted_only_if_it_is_no_wider_than_the_private_ones(
+    base: str, bits: int, narrowest: int
+) -> None:
+    for length in range(bits + 1):
+        network = str(ipaddress.ip_network(f"{base}/{length}", strict=False))
+        if length >= narrowest:
+            assert cidrs_of(parse(with_cidrs(network))) == [network]
+        else:
+            assert f"'{network}'" in the_problem(with_cidrs(network))
+
+
+@pytest.mark.parametrize("wide", ["0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1", "8000::/1", "203.0.113.7/0"])
+def test_a_network_as_wide_as_the_world_is_refused_with_key_value_and_way_out(wide: str) -> None:
+    line = the_problem(with_cidrs("198.51.100.0/28", wide))
+    assert line.startswith("seatable-vllm:clients.other.cidrs.1: ")
+    assert f"'{wide}'" in line
+    assert "name the addresses" in line
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["198.51.100.10/28", "10.0.0.1/8", "198.51.100.255/31", "2001:db8::10/64", "2001:db8::1/127", "fd00::1/7"],
+)
+def test_host_bits_are_refused_and_both_ways_out_that_the_text_offers_are_accepted(written: str) -> None:
+    line = the_problem(with_cidrs(written))
+    assert line.startswith("seatable-vllm:clients.other.cidrs.0: ")
+    assert f"'{written}'" in line
+    offers = [word.strip(";,.") for word in line.partition("write ")[2].split() if "/" in word]
+    assert len(offers) == 2
+    for offer in offers:
+        assert cidrs_of(parse(with_cidrs(offer))) == [offer]
+    address = ipaddress.ip_address(written.partition("/")[0])
+    assert all(address in ipaddress.ip_network(offer) for offer in offers)
+
+
+@pytest.mark.parametrize("written", ["198.51.100.10", "2001:db8::10", "127.0.0.1"])
+def test_an_address_without_length_is_refused_and_the_offered_network_is_this_one_address(written: str) -> None:
+    line = the_problem(with_cidrs(written))
+    assert line.startswith("seatable-vllm:clients.other.cidrs.0: ")
+    assert f"'{written}'" in line
+    offer = line.rpartition("write ")[2].strip()
+    assert cidrs_of(parse(with_cidrs(offer))) == [offer]
+    assert ipaddress.ip_network(offer).num_addresses == 1
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "",
+        " ",
+        "localhost",
+        "seatable.example.com/32",
+        "198.51.100.300/32",
+        "198.51.100.0/33",
+        "198.51.100/24",
+        "198.51.100.010/32",
+        "2001:db8::10/129",
+        "2001:db8:::10/128",
+        "198.51.100.10/-1",
+        "198.51.100.10/32 0.0.0.0/0",
+        "198.51.100.10/32\n",
+        " 198.51.100.10/32",
+        "198.51.100.10/32/32",
+        "198.51.100.10/",
+        "/32",
+        "::ffff:198.51.100.10/129",
+        "fe80::1%eth0/128",
+        "*",
+    ],
+)
+def test_what_is_no_network_is_refused_with_key_value_and_an_example(junk: str) -> None:
+    line = the_problem(with_cidrs(junk))
+    assert line.startswith("seatable-vllm:clients.other.cidrs.0: ")
+    assert repr(junk) in line
+    assert "198.51.100.10/32" in line
+
+
+@pytest.mark.parametrize("junk", [5, 1.5, None, True, ["198.51.100.10/32"]])
+def test_a_network_that_is_not_text_is_refused_with_key_and_way_out(junk: object) -> None:
+    line = the_problem(with_cidrs(junk))
+    assert line.startswith("seatable-vllm:clients.other.cidrs.0: ")
+    assert "198.51.100.10/32" in line
+
+
+# Every other refusal
+
+
+@pytest.mark.parametrize(
+    ("values", "key", "value", "way_out"),
+    [
+        ({"machine": {"kind": "aws"}}, "machine.kind", "'aws'", "use local"),
+        ({"machine": {"kind": "Local"}}, "machine.kind", "'Local'", "use local"),
+        ({"machine": {"gpus": "all"}}, "machine.gpus", "'all'", "'auto' or 'none'"),
+        ({"machine": {"data_dir": "srv/data"}}, "machine.data_dir", "'srv/data'", "absolute folder"),
+        ({"machine": {"data_dir": "~/data"}}, "machine.data_dir", "'~/data'", "absolute folder"),
+        ({"machine": {"data_dir": "/srv/a:b"}}, "machine.data_dir", "'/srv/a:b'", "without a colon"),
+        ({"machine": {"data_dir": "/"}}, "machine.data_dir", "'/'", "absolute folder"),
+        ({"machine": "local"}, "machine", "'local'", "dictionary"),
+        ({"model": {"name": "gpt2"}}, "model.name", "'gpt2'", "OWNER/NAME"),
+        ({"model": {"name": "a/b/c"}}, "model.name", "'a/b/c'", "OWNER/NAME"),
+        ({"model": {"name": "../secrets/x"}}, "model.name", "'../secrets/x'", "OWNER/NAME"),
+        ({"model": {"name": "owner/../x"}}, "model.name", "'owner/../x'", "OWNER/NAME"),
+        ({"model": {"name": ""}}, "model.name", "''", "OWNER/NAME"),
+        ({"model": {"max_model_len": 8193}}, "model.max_model_len", "8193", "8192 or less"),
+        ({"model": {"max_model_len": 0}}, "model.max_model_len", "0", "256"),
+        ({"model": {"max_model_len": -1}}, "model.max_model_len", "-1", "256"),
+        ({"model": {"max_model_len": "8192"}}, "model.max_model_len", "'8192'", "integer"),
+        ({"model": {"max_model_len": 1024.5}}, "model.max_model_len", "1024.5", "integer"),
+        ({"model": {"max_model_len": True}}, "model.max_model_len", "True", "integer"),
+        ({"ports": {"edge": 80}}, "ports.edge", "80", "1024"),
+        ({"ports": {"edge": 65536}}, "ports.edge", "65536", "65535"),
+        ({"ports": {"engine": "18000"}}, "ports.engine", "'18000'", "integer"),
+        ({"ports": {"edge": 9000, "engine": 9000}}, "ports.edge", "9000", "each its own"),
+        ({"ports": {"edge": 18000}}, "ports.edge", "18000", "each its own"),
+        ({"clients": {**LOOPBACK, "b": {"kind": "x", "cidrs": ["::1/128"]}}}, "clients.b.kind", "'x'", "'openai'"),
+        ({"clients": {**LOOPBACK, "b": {"kind": "openai", "cidrs": []}}}, "clients.b.cidrs", "list", "1 item"),
+        ({"clients": {**LOOPBACK, "b": {"kind": "openai"}}}, "clients.b.cidrs", "missing", "required"),
+        ({"clients": {**LOOPBACK, "b": {"cidrs": ["::1/128"]}}}, "clients.b.kind", "missing", "required"),
+        ({"clients": {}}, "clients", "dict", "1 item"),
+        ({"clients": {"b": {"kind": "openai", "cidrs": ["::1/128"]}}}, "clients", "", '"127.0.0.1/32"'),
+        ({"key_generations": {"nobody": [1]}}, "key_generations.nobody", "", "Remove the entry"),
+        ({"key_generations": {"seatable": [2, 1]}}, "key_generations.seatable", "[2, 1]", "oldest first"),
+        ({"key_generations": {"seatable": [1, 1]}}, "key_generations.seatable", "[1, 1]", "must rise"),
+        ({"key_generations": {"seatable": []}}, "key_generations.seatable", "list", "1 item"),
+        ({"key_generations": {"seatable": [1, 2, 3]}}, "key_generations.seatable", "list", "2 items"),
+        ({"key_generations": {"seatable": [0]}}, "key_generations.seatable.0", "0", "1"),
+        ({"images": {"vllm": ""}}, "images.vllm", "''", "NAME:TAG"),
+        ({"images": {"haproxy": "haproxy 3.2"}}, "images.haproxy", "'haproxy 3.2'", "NAME:TAG"),
+        ({"images": {"haproxy": "--privileged"}}, "images.haproxy", "'--privileged'", "NAME:TAG"),
+    ],
+)
+def test_a_refusal_names_key_value_and_way_out(
+    values: dict[str, object], key: str, value: str, way_out: str
+) -> None:
+    line = the_problem(values)
+    assert line.startswith(f"seatable-vllm:{key}: ")
+    assert value in line
+    assert way_out in line
+
+
+@pytest.mark.parametrize("name", ["", "Agents", "a b", "1st", "-a", "a_b", "a.b", "a" * 32, "ünicode"])
+def test_a_client_name_that_cannot_be_a_resource_name_is_refused(name: str) -> None:
+    line = the_problem({"clients": {**LOOPBACK, name: {"kind": "openai", "cidrs": ["::1/128"]}}})
+    assert line.startswith(f"seatable-vllm:clients.{name}: ")
+    assert repr(name) in line
+    assert "a-z, 0-9 and -" in line
+
+
+@pytest.mark.parametrize("name", ["a", "agents", "agents-2", "engine", "a" * 31])
+def test_a_client_may_have_any_name_of_small_letters_digits_and_dashes(name: str) -> None:
+    settings = parse({"clients": {**LOOPBACK, name: {"kind": "openai", "cidrs": ["::1/128"]}}})
+    assert name in settings.clients
+
+
+@pytest.mark.parametrize("parser", ["hermess", "", "Hermes", "gpt"])
+def test_a_tool_parser_that_vllm_does_not_have_is_refused_with_key_value_and_way_out(parser: str) -> None:
+    # DESIGN section 3: refuse "an unknown parser". vLLM itself notices only after the container was replaced.
+    line = the_problem({"model": {"tool_parser": parser}})
+    assert line.startswith("seatable-vllm:model.tool_parser: ")
+    assert repr(parser) in line
+    assert "hermes" in line
+
+
+@pytest.mark.parametrize(
+    "parser", ["hermes", "pythonic", "mistral", "llama3_json", "qwen3_coder", "gemma4", "openai", "granite-20b-fc"]
+)
+def test_every_kind_of_parser_name_that_vllm_has_is_accepted(parser: str) -> None:
+    assert parse({"model": {"tool_parser": parser}}).model.parser == parser
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["host", "port", "api-key", "model", "config", "served-model-name", "max-model-len", "revision", "uds",
+     "tool-call-parser", "enable-auto-tool-choice", "allowed-local-media-path", "middleware", "hf-token",
+     "ssl-keyfile", "ssl-certfile", "root-path"],
+)  # fmt: skip
+@pytest.mark.parametrize("spelling", ["{}", "--{}", "-{}"])
+def test_an_option_that_the_program_owns_is_refused_however_it_is_spelled(option: str, spelling: str) -> None:
+    for written in {spelling.format(option), spelling.format(option.replace("-", "_"))}:
+        lines = problems({"model": {"extra_args": {written: "some value"}}})
+        prefix = f"seatable-vllm:model.extra_args.{written}: not free to set; "
+        reasons = [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
+        assert len(reasons) == 1
+        assert len(reasons[0]) > 10
+        assert not any("some value" in line for line in lines)
+
+
+def test_an_option_is_written_with_dashes_as_vllm_lists_it() -> None:
+    line = the_problem({"model": {"extra_args": {"--max_num_seqs": 8}}})
+    assert line.startswith("seatable-vllm:model.extra_args.--max_num_seqs: ")
+    assert line.endswith("write the option as max-num-seqs")
+    assert parse({"model": {"extra_args": {"max-num-seqs": 8}}}).model.extra_args == {"max-num-seqs": 8}
+
+
+def test_the_publishers_code_runs_only_from_a_pinned_revision() -> None:
+    line = the_problem({"model": {"extra_args": {"trust-remote-code": True}}})
+    assert line.startswith("seatable-vllm:model.extra_args.trust-remote-code: ")
+    assert "model.revision" in line
+    pinned = {"revision": "a" * 40, "extra_args": {"trust-remote-code": True}}
+    assert parse({"model": pinned}).model.extra_args == {"trust-remote-code": True}
+
+
+@pytest.mark.parametrize("hatch", ["enable-tokenizer-info-endpoint", "profiler-config"])
+def test_an_option_that_opens_an_escape_hatch_of_the_engine_is_refused(hatch: str) -> None:
+    # DESIGN section 3: refuse "VLLM_SERVER_DEV_MODE-like escape hatches"; vllm.md 4.2 names these two with it.
+    assert the_problem({"model": {"extra_args": {hatch: True}}}).startswith(
+        f"seatable-vllm:model.extra_args.{hatch}: "
+    )
+
+
+@pytest.mark.parametrize("place", ["env", "environment", "extra_env", "envs"])
+def test_no_environment_variable_of_the_engine_can_be_set(place: str) -> None:
+    for values in ({place: {"VLLM_SERVER_DEV_MODE": "1"}}, {"model": {place: {"VLLM_SERVER_DEV_MODE": "1"}}}):
+        assert "there is no such setting" in the_problem(values)
+
+
+# Unknown keys, wrong types, everything at once
+
+
+def test_an_unknown_setting_is_refused_with_the_list_of_those_that_exist() -> None:
+    line = the_problem({"client": LOOPBACK})
+    assert line.startswith("seatable-vllm:client: there is no such setting; ")
+    for known in Settings.model_fields:
+        assert known in line
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"machine": {"gpu": "none"}}, "machine.gpu"),
+        ({"model": {"max-model-len": 1024}}, "model.max-model-len"),
+        ({"clients": {"seatable": {**LOOPBACK["seatable"], "cidr": "x"}}}, "clients.seatable.cidr"),
+        ({"ports": {"http": 80}}, "ports.http"),
+        ({"images": {"nginx": "nginx"}}, "images.nginx"),
+    ],
+)
+def test_an_unknown_key_inside_a_setting_is_refused_by_its_full_name(values: dict[str, object], key: str) -> None:
+    line = the_problem(values)
+    assert line.startswith(f"seatable-vllm:{key}: there is no such setting")
+
+
+@pytest.mark.parametrize("wrong", [None, 5, "text", ["list"], True, 1.5])
+@pytest.mark.parametrize("key", sorted(Settings.model_fields))
+def test_a_setting_of_the_wrong_type_is_refused_and_never_a_stack_trace(key: str, wrong: object) -> None:
+    assert the_problem({key: wrong}).startswith(f"seatable-vllm:{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"model": {"name": {"a": 1}}}, "model.name"),
+        (with_cidrs({"a": 1}), "clients.other.cidrs.0"),
+        ({"images": {"vllm": {"a": 1}}}, "images.vllm"),
+        ({"machine": {"data_dir": {"a": 1}}}, "machine.data_dir"),
+    ],
+)
+def test_a_map_in_the_place_of_a_text_is_refused_in_a_sentence_that_begins_with_its_key(
+    values: dict[str, object], key: str
+) -> None:
+    assert the_problem(values).startswith(f"seatable-vllm:{key}: ")
+
+
+def test_all_problems_of_a_stack_are_reported_at_once() -> None:
+    lines = problems(
+        {
+            "machine": {"kind": "moon", "gpus": "many"},
+            "model": {"name": "gpt2", "max_model_len": "long"},
+            "clients": {
+                "seatable": {"kind": "seatable", "cidrs": ["0.0.0.0/0", "198.51.100.10/28", "junk"]},
+                "Agents": {"kind": "other", "cidrs": []},
+            },
+            "ports": {"edge": 1},
+            "images": {"vllm": "A B"},
+            "typo": 1,
+            "tpyo": 2,
+        }
+    )
+    keys = [line.partition(": ")[0].removeprefix("seatable-vllm:") for line in lines]
+    wanted = {"machine.kind", "machine.gpus", "model.name", "model.max_model_len", "clients.seatable.cidrs.0",
+              "clients.seatable.cidrs.1", "clients.seatable.cidrs.2", "clients.Agents", "clients.Agents.kind",
+              "clients.Agents.cidrs", "ports.edge", "images.vllm", "typo", "tpyo"}  # fmt: skip
+    assert set(keys) == wanted
+    assert len(keys) == len(wanted)
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        (
+            {"model": {"name": "gpt2", "extra_args": {"api-key": "x"}}},
+            {"model.name", "model.extra_args.api-key"},
+        ),
+        (
+            {"model": {"max_model_len": "long", "extra_args": {"host": "x", "port": 1}}},
+            {"model.max_model_len", "model.extra_args.host", "model.extra_args.port"},
+        ),
+        ({"ports": {"edge": 80}, "key_generations": {"nobody": [1]}}, {"ports.edge", "key_generations.nobody"}),
+        (
+            {"images": {"vllm": ""}, "clients": {"b": {"kind": "openai", "cidrs": ["::1/128"]}}},
+            {"images.vllm", "clients"},
+        ),
+        (
+            {"model": {"extra_args": {"dtype": None, "host": "x"}}},
+            {"model.extra_args.dtype", "model.extra_args.host"},
+        ),
+        (
+            {"clients": {"a": {"kind": "openai", "cidrs": ["x"]}}, "key_generations": {"nobody": [1]}},
+            {"clients.a.cidrs.0", "key_generations.nobody"},
+        ),
+        (
+            {"key_generations": {"seatable": [0], "nobody": [1]}},
+            {"key_generations.seatable.0", "key_generations.nobody"},
+        ),
+    ],
+)
+def test_a_wrong_value_does_not_hide_a_broken_rule_beside_it(values: dict[str, object], keys: set[str]) -> None:
+    # The issue: "All problems of a stack reported together".
+    lines = problems(values)
+    assert {line.partition(": ")[0].removeprefix("seatable-vllm:") for line in lines} == keys
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"ports": {"edge": 1, "engine": 8080}},
+        {"ports": {"edge": 18000, "engine": "x"}},
+        {"model": {"name": "no slash", "max_model_len": 100_000}},
+        {"clients": {"a": {"kind": "x", "cidrs": ["127.0.0.1/32"]}}, "key_generations": {"a": [1, 2]}},
+        {"clients": {"a": {"kind": "openai", "cidrs": ["127.0.0.1"]}}, "key_generations": {"a": [1, 2]}},
+        {"model": {"revision": 5, "extra_args": {"trust-remote-code": True}}},
+    ],
+)
+def test_a_wrong_value_brings_no_complaint_about_what_nobody_wrote(values: dict[str, object]) -> None:
+    # The rules are tried on what is left; a default in the place of the wrong value must not break them.
+    assert the_problem(values)
+
+
+def test_several_owned_options_are_all_named() -> None:
+    lines = problems({"model": {"max_model_len": 9000, "extra_args": {"host": 1, "port": 2, "model": 3}}})
+    assert len(lines) == 4
+
+
+# Secrets
+
+
+def looks_secret() -> str:
+    """What a user might paste into the wrong place; put together here, so that no file holds such a text."""
+    return "hf_" + "Zz9" * 8
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model": {"extra_args": {"api-key": looks_secret()}}},
+        {"model": {"extra_args": {"hf_token": looks_secret()}}},
+        {"model": {"extra_args": {"--hf-token": [looks_secret()]}}},
+        {"model": {"extra_args": {"x": {"y": looks_secret()}, "host": 1}}},
+        {"model": {"extra_args": looks_secret()}},
+        {"model": {"extra_args": [looks_secret()]}},
+        {"model": {"extra_args": {"x": None, "y": looks_secret()}}},
+        {"model": {"hf_token": looks_secret()}},
+        {"clients": {"seatable": {**LOOPBACK["seatable"], "key": looks_secret()}}},
+        {"token": looks_secret()},
+        {"token": {"value": looks_secret()}},
+    ],
+)
+def test_no_refusal_shows_a_value_that_may_be_a_secret(values: dict[str, object]) -> None:
+    assert looks_secret() not in "\n".join(problems(values))
+
+
+def test_the_hugging_face_token_is_never_part_of_the_tree() -> None:
+    settings = parse({"hugging_face_token": looks_secret()})
+    assert "hugging_face_token" in SECRETS
+    assert looks_secret() not in repr(settings)
+    assert looks_secret() not in settings.model_dump_json()
+
+
+def test_a_refusal_of_something_else_does_not_show_the_hugging_face_token() -> None:
+    assert looks_secret() not in "\n".join(problems({"hugging_face_token": looks_secret(), "ports": 1}))
+
+
+# Pulumi.yaml and the stack files
+
+
+def stack_values(path: Path) -> dict[str, Any]:
+    """Our keys of a stack file, without their namespace."""
+    config = yaml.safe_load(path.read_text()).get("config") or {}
+    prefix = f"{NAMESPACE}:"
+    return {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+
+
+def project_schema() -> dict[str, Any]:
+    schema: dict[str, Any] = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["config"]
+    return schema
+
+
+def test_the_namespace_of_the_settings_is_the_projects_name() -> None:
+    assert yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())["name"] == NAMESPACE
+
+
+def test_the_projects_schema_declares_exactly_the_settings_that_have_a_default() -> None:
+    # A declared key without default is an error for every stack that leaves it out (pulumi-python-style.md 2).
+    schema = project_schema()
+    assert set(schema) == set(Settings.model_fields)
+    assert all("default" in entry for entry in schema.values())
+    assert all(not Settings.model_fields[key].is_required() for key in schema)
+
+
+def test_the_defaults_of_the_projects_schema_and_of_the_loader_are_equal() -> None:
+    assert parse({key: entry["default"] for key, entry in project_schema().items()}) == parse({})
+
+
+@pytest.mark.parametrize("key", sorted(Settings.model_fields))
+def test_each_default_of_the_schema_alone_changes_nothing(key: str) -> None:
+    assert parse({key: project_schema()[key]["default"]}) == parse({})
+
+
+def test_the_types_of_the_projects_schema_are_those_that_pulumi_knows() -> None:
+    python = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
+    for key, entry in project_schema().items():
+        assert isinstance(entry["default"], python[entry["type"]]), key
+        assert entry["description"]
+        assert not entry.get("secret")
+
+
+def test_there_are_stack_files_to_check() -> None:
+    assert {path.name for path in STACK_FILES} >= {"Pulumi.local.yaml", "Pulumi.dev.yaml"}
+
+
+@pytest.mark.parametrize("path", STACK_FILES, ids=lambda path: path.name)
+def test_every_stack_file_in_the_repository_can_be_used(path: Path) -> None:
+    ours = stack_values(path)
+    assert parse({key: value for key, value in ours.items() if key not in SECRETS})
+    for key in SECRETS & set(ours):
+        assert set(ours[key]) == {"secure"}, "a secret is in git in the clear"
+
+
+def test_no_two_stacks_of_this_computer_take_the_same_port() -> None:
+    taken: dict[int, str] = {}
+    for path in STACK_FILES:
+        values = stack_values(path)
+        if values.get("machine", {}).get("kind", "local") != "local":
+            continue
+        ports = parse({"ports": values.get("ports", {})}).ports
+        for port in (ports.edge, ports.engine):
+            assert port not in taken, f"{path.name} and {taken[port]} both want {port}"
+            taken[port] = path.name
+
+
+def test_every_line_of_a_refusal_is_one_sentence_with_its_key_in_front() -> None:
+    for line in problems({"machine": 1, "model": {"name": ""}, "clients": [], "ports": {"x": 1}, "nope": 1}):
+        assert re.match(r"seatable-vllm:[a-z_.]+: \S", line), line
