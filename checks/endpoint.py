@@ -78,19 +78,27 @@ class Verdict:
     detail: str
 
 
-def ask(target: Target, method: str, path: str, *, key: str | None, body: object = None) -> Answer:
-    """One request to the endpoint. path: from the host's root. Failed where nothing answers."""
+def ask(
+    target: Target,
+    method: str,
+    path: str,
+    *,
+    key: str | None,
+    body: object = None,
+    seconds: float = REQUEST_SECONDS,
+) -> Answer:
+    """One request to the endpoint. path: from the host's root. seconds: patience. Failed where nothing answers."""
     url = urlsplit(target.base_url)
     source = (target.source, 0) if target.source else None
     connection: http.client.HTTPConnection
     if url.scheme == "https":
         connection = http.client.HTTPSConnection(
-            url.hostname or "", url.port, timeout=REQUEST_SECONDS, source_address=source,
+            url.hostname or "", url.port, timeout=seconds, source_address=source,
             context=ssl.create_default_context(),
         )  # fmt: skip
     else:
         connection = http.client.HTTPConnection(
-            url.hostname or "", url.port, timeout=REQUEST_SECONDS, source_address=source
+            url.hostname or "", url.port, timeout=seconds, source_address=source
         )
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
     try:

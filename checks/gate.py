@@ -19,6 +19,8 @@ from checks import endpoint
 RESTARTS_UNTIL_FAILURE = 3
 POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 10
+LOOK_SECONDS = 10
+"""Patience for one answer while waiting: another program on the port may take connections and say nothing."""
 LOG_LINES = 300
 SHOWN_LOG_LINES = 25
 
@@ -120,7 +122,7 @@ def _start_if_stopped(name: str) -> Container:
 
 def _answers(target: endpoint.Target) -> bool:
     try:
-        return endpoint.ask(target, "GET", "/v1/models", key=target.key).status == 200
+        return endpoint.ask(target, "GET", "/v1/models", key=target.key, seconds=LOOK_SECONDS).status == 200
     except endpoint.Failed:
         return False
 

@@ -51,6 +51,13 @@ def _make_way(kind: str, name: str, labels: dict[str, str], found: Any) -> None:
         item.remove(**({"force": True} if kind == "container" else {}))
 
 
+def _disconnect(network: Any) -> None:
+    """Takes every container off a network; Docker removes none that is in use."""
+    network.reload()
+    for container in network.attrs["Containers"]:
+        network.disconnect(container, force=True)
+
+
 class DockerNetwork:
     """`docker.Network`."""
 
@@ -59,9 +66,7 @@ class DockerNetwork:
         docker_client, labels = client(provider), _labels(inputs)
         found = [n for n in docker_client.networks.list(names=[inputs["name"]]) if n.name == inputs["name"]]
         for network in found:
-            network.reload()
-            for container in network.attrs["Containers"]:
-                network.disconnect(container, force=True)
+            _disconnect(network)
         _make_way("network", inputs["name"], labels, found)
         network = docker_client.networks.create(inputs["name"], driver="bridge", labels=labels)
         return str(network.id), inputs
@@ -75,9 +80,11 @@ class DockerNetwork:
         return True
 
     def delete(self, made: Made, provider: dict[str, Any]) -> None:
-        """Removes it."""
+        """Removes it. Containers that are still on it are made again after it."""
         try:
-            client(provider).networks.get(made.id).remove()
+            network = client(provider).networks.get(made.id)
+            _disconnect(network)
+            network.remove()
         except docker.errors.NotFound:
             return
 

@@ -17,7 +17,7 @@ from rehearsal.errors import RehearsalError
 from rehearsal.monitor import Counts, Rehearsing
 from rehearsal.resources import Say
 from rehearsal.stack_file import read_config
-from rehearsal.state import State, exclusive
+from rehearsal.state import Made, State, exclusive
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -94,6 +94,13 @@ def outputs(stack: str, project: Path = PROJECT) -> dict[str, Any] | None:
     """The outputs of the last complete rehearsal of this stack, or None where there was none."""
     path = state_path(stack, project)
     return State.load(path).outputs or None if path.exists() else None
+
+
+def docker_resources(stack: str, project: Path = PROJECT) -> list[Made]:
+    """The containers and networks that rehearsals of this stack have made."""
+    path = state_path(stack, project)
+    made = State.load(path).made.values() if path.exists() else ()
+    return [item for item in made if item.type.startswith("docker:")]
 
 
 def down(stack: str, say: Say, project: Path = PROJECT) -> Counts:

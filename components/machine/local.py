@@ -10,7 +10,7 @@ import pulumi_command as command
 import pulumi_docker as docker
 
 from catalog.vllm import Device
-from components.machine.machine import BASH, DATA_LABEL, STACK_LABEL, Machine, Ran, RunArgs
+from components.machine.machine import BASH, STACK_LABEL, Machine, Ran, RunArgs
 
 TYPE = "seatable-vllm:index:LocalMachine"
 
@@ -102,8 +102,7 @@ for place in "$data" "$(docker info --format '{{{{.DockerRootDir}}}}')"; do
 done
 for port in edge:{args["edge_port"]} engine:{args["engine_port"]}; do
   if (exec 3<>"/dev/tcp/127.0.0.1/${{port#*:}}") 2>/dev/null &&
-    [ -z "$(docker ps -q --filter "label={STACK_LABEL}=$stack" --filter "label={DATA_LABEL}=$data" \
-      --filter "label=seatable-vllm.port=${{port#*:}}")" ]
+    [ -z "$(docker ps -q --filter "label={STACK_LABEL}=$stack" --filter "label=seatable-vllm.port=${{port#*:}}")" ]
   then
     fail "seatable-vllm: port in use: ${{port#*:}} is taken by another program" \\
       "set seatable-vllm:ports.${{port%:*}} to a free port, or end that program"

@@ -1,9 +1,10 @@
 """Who deploys a stack: the Pulumi CLI, or, where none can be had, the rehearsal. Same calls, same answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from components.machine.machine import DATA_LABEL
 from rehearsal import run as rehearsal
 from rehearsal.errors import RehearsalError
 from scripts.commands.errors import CommandError
@@ -27,6 +28,22 @@ class Outcome:
         return not (self.created or self.changed or self.deleted)
 
 
+@dataclass(frozen=True)
+class Known:
+    """What a stack's state holds of Docker: ids of its resources, and the data folders on their labels."""
+
+    ids: frozenset[str] = frozenset()
+    data_dirs: frozenset[str] = frozenset()
+
+    @classmethod
+    def from_inputs(cls, made: Iterable[tuple[str, Mapping[str, Any]]]) -> "Known":
+        """From the id and the inputs of each of Docker's resources."""
+        items = list(made)
+        labels = [label for _, inputs in items for label in inputs.get("labels", [])]
+        folders = (label["value"] for label in labels if label["label"] == DATA_LABEL)
+        return cls(frozenset(identity for identity, _ in items), frozenset(folders))
+
+
 class Engine(Protocol):
     """Deploys and removes one stack."""
 
@@ -37,6 +54,9 @@ class Engine(Protocol):
 
     def outputs(self) -> dict[str, Any] | None:
         """The outputs of the last complete run, secrets opened; None where the stack is not deployed."""
+
+    def known(self) -> Known:
+        """What the stack's state holds of Docker."""
 
     def down(self, say: Say) -> int:
         """Removes everything the stack made; how many resources that were."""
@@ -63,6 +83,10 @@ class RehearsalEngine:
     def outputs(self) -> dict[str, Any] | None:
         """See Engine."""
         return rehearsal.outputs(self._stack)
+
+    def known(self) -> Known:
+        """See Engine."""
+        return Known.from_inputs((item.id, item.inputs) for item in rehearsal.docker_resources(self._stack))
 
     def down(self, say: Say) -> int:
         """See Engine."""

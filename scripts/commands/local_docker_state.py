@@ -1,5 +1,6 @@
 """What of a stack is really on this computer's Docker, whatever any state says."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,12 @@ def _ours(stack: str, data: Path) -> list[Any]:
     return [item for item in _found(stack) if _data_dir(item) == str(data)]
 
 
-def refuse_foreign(stack: str, data: Path) -> None:
-    """CommandError when another checkout on this computer has a stack of the same name up."""
-    foreign = [item for item in _found(stack) if _data_dir(item) != str(data)]
+def refuse_foreign(stack: str, data_dirs: Collection[str]) -> None:
+    """CommandError when another checkout on this computer has a stack of the same name up.
+
+    data_dirs: the folders that this checkout's stack has its data in, or had.
+    """
+    foreign = [item for item in _found(stack) if _data_dir(item) not in data_dirs]
     if foreign:
         raise CommandError(
             f"phase: machine ready\ncause: another checkout has a stack {stack} up here, with its data in"
@@ -56,7 +60,7 @@ def stopped(stack: str, data: Path) -> list[str]:
     ]
 
 
-def remove_unknown(stack: str, data: Path, known: set[str], say: Say) -> int:
+def remove_unknown(stack: str, data: Path, known: Collection[str], say: Say) -> int:
     """Removes containers and networks of the stack that the state does not know; how many those were.
 
     A run that was killed between making one and writing it down leaves it behind, and its name would be taken.

@@ -9,7 +9,7 @@ from typing import Any
 from pulumi import automation
 
 from scripts.commands import local_docker_state
-from scripts.commands.engines import Outcome, Say
+from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_cli import workspace_environment
 from scripts.commands.stacks import PROJECT
@@ -33,7 +33,7 @@ class PulumiEngine:
         stack = self._stack(create=True)
         assert stack is not None  # noqa: S101 - it was to be created
         self._wait_for_lock(stack, say)
-        known = self._known_ids(stack)
+        known = self._known(stack).ids
         removed = local_docker_state.remove_unknown(self._name, self._data, known, say)
         missing = bool(known) and not known <= local_docker_state.ids(self._name, self._data)
         lines: list[str] = []
@@ -68,13 +68,18 @@ class PulumiEngine:
         stack = self._stack(create=False)
         return (_opened(stack.outputs()) or None) if stack else None
 
+    def known(self) -> Known:
+        """See Engine."""
+        stack = self._stack(create=False)
+        return self._known(stack) if stack else Known()
+
     def down(self, say: Say) -> int:
         """See Engine."""
         stack = self._stack(create=False)
         if stack is None:
             return 0
         self._wait_for_lock(stack, say)
-        local_docker_state.remove_unknown(self._name, self._data, self._known_ids(stack), say)
+        local_docker_state.remove_unknown(self._name, self._data, self._known(stack).ids, say)
         try:
             result = stack.destroy(on_output=say, show_secrets=False, color="never", suppress_outputs=True)
         except automation.CommandError as error:
@@ -101,14 +106,13 @@ class PulumiEngine:
             raise CommandError(f"Pulumi cannot open the stack {self._name}: {error}") from None
 
     @staticmethod
-    def _known_ids(stack: automation.Stack) -> set[str]:
-        """Ids of the Docker resources that the state knows."""
+    def _known(stack: automation.Stack) -> Known:
         deployment = stack.export_stack().deployment or {}
-        return {
-            str(item["id"])
+        return Known.from_inputs(
+            (str(item["id"]), item.get("inputs", {}))
             for item in deployment.get("resources", [])
             if str(item["type"]).startswith("docker:index/") and item.get("id")
-        }
+        )
 
     def _wait_for_lock(self, stack: automation.Stack, say: Say) -> None:
         """Waits for another run that lives, and breaks the lock of one that was killed (file backend only)."""

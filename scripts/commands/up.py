@@ -16,8 +16,9 @@ from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
 from scripts.commands import local_docker_state
+from scripts.commands.deployed import engine_of
 from scripts.commands.docker_setup import ensure_docker
-from scripts.commands.engines import Engine, Outcome, RehearsalEngine
+from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
 from scripts.commands.pulumi_cli import find_cli
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
     ensure_docker(terminal)
     obtain_what_cannot_be_pulled(options.stack, settings, terminal)
     data = data_dir(options.stack, settings)
-    local_docker_state.refuse_foreign(options.stack, data)
+    take_over_what_is_there(options.stack, data, terminal)
     engine = choose_engine(options.stack, data, options.rehearse, terminal)
     for name in local_docker_state.stopped(options.stack, data):
         terminal.line(f"{name} does not run; starting it again")
@@ -51,6 +52,15 @@ def main(arguments: list[str]) -> int:
     prove(options.stack, settings, outcome, terminal)
     tell(options.stack, outcome, terminal)
     return 0
+
+
+def take_over_what_is_there(stack: str, data: Path, terminal: Terminal) -> None:
+    """Refuses another checkout's stack of this name; clears up where this one's data folder has moved."""
+    engine = engine_of(stack)
+    known = engine.known() if engine else Known()
+    local_docker_state.refuse_foreign(stack, {str(data), *known.data_dirs})
+    for folder in known.data_dirs - {str(data)}:
+        local_docker_state.remove_unknown(stack, Path(folder), known.ids, terminal.line)
 
 
 def obtain_what_cannot_be_pulled(stack: str, settings: Settings, terminal: Terminal) -> None:

@@ -397,8 +397,9 @@ GENERATION = "0123456789ab"
 
 def signals(fake_command: FakeCommand) -> list[list[str]]:
     """What Docker was asked to do with the edge, apart from starting it, which a running one does not notice."""
-    assert all(call[-1] == "stack-edge" for call in fake_command.calls if call[1] == "start")
-    return [call for call in fake_command.calls if call[1] != "start"]
+    unnoticed = [call for call in fake_command.calls if call[1] in ("start", "inspect")]
+    assert all(call[-1] == "stack-edge" for call in unnoticed)
+    return [call for call in fake_command.calls if call not in unnoticed]
 
 
 def test_an_edge_that_already_answers_with_the_configuration_is_left_alone(
@@ -432,6 +433,21 @@ def test_an_edge_with_another_configuration_is_told_once_and_waited_for(
     assert (done.returncode, done.stderr) == (0, "")
     # From inside: `docker kill` makes Docker take the container for stopped by hand.
     assert signals(fake_command) == [["docker", "exec", "stack-edge", "sh", "-c", "kill -USR2 1"]]
+
+
+def test_an_edge_that_keeps_ending_is_told_with_its_log_and_not_waited_for(
+    fake_endpoint: FakeEndpoint, fake_command: FakeCommand
+) -> None:
+    # Every look finds one more restart; a tenth of a second apart, as nothing listens at the address.
+    count = fake_command.folder / "count"
+    inspect = f"echo . >> {count}; echo restarting $(wc -l < {count})"
+    fake_command.add("docker", f'case "$1" in inspect) {inspect};; logs) echo "cannot bind socket";; esac')
+    nowhere = f"http://127.0.0.1:{free_port()}/v1"
+    done = run_bash(reload_program("stack-edge", nowhere, GENERATION), fake_command.environment)
+    assert done.returncode == 1
+    assert "cannot bind socket" in done.stderr
+    assert "phase: edge" in done.stderr
+    assert len(count.read_text().split()) < 10, "it went on although the container kept ending"
 
 
 # Images
@@ -689,17 +705,6 @@ def test_a_port_that_the_stacks_own_container_has_is_no_failure(tmp_path: Path, 
     (listed,) = [call for call in fake_command.calls if call[1] == "ps"]
     assert "label=seatable-vllm.stack=local" in listed
     assert f"label=seatable-vllm.port={port}" in listed
-
-
-def test_a_port_that_a_container_of_another_checkout_has_counts_as_taken(
-    tmp_path: Path, fake_command: FakeCommand
-) -> None:
-    # Machine.labels: two checkouts may both have a stack of this name; the data directory tells them apart.
-    docker_info(fake_command, listed="0123456789ab")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        run_bash(machine(tmp_path / "data", edge_port=taken.getsockname()[1]), fake_command.environment)
-    (listed,) = [call for call in fake_command.calls if call[1] == "ps"]
-    assert f"label=seatable-vllm.data-dir={tmp_path / 'data'}" in listed
 
 
 # Weights
