@@ -22,7 +22,8 @@ MODULES = (
 )
 
 _LOADER = """\
-import base64, os, sys, tempfile
+import base64, os, signal, sys, tempfile
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a stack trace
 with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as archive:
     archive.write(base64.b64decode({archive!r}))
 sys.path.insert(0, archive.name)

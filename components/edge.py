@@ -196,7 +196,8 @@ def reload_program(container: str, base_url: str, generation: str) -> str:
 set -euo pipefail
 container={shlex.quote(container)} url={shlex.quote(base_url)} generation={shlex.quote(generation)}
 python3 - "$container" "$url/models" "$generation" <<'RELOAD'
-import subprocess, sys, time, urllib.error, urllib.request
+import signal, subprocess, sys, time, urllib.error, urllib.request
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a stack trace
 container, url, generation = sys.argv[1:]
 def now():
     try:

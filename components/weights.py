@@ -45,7 +45,8 @@ class Weights(pulumi.ComponentResource):
 
 
 _FETCH = """\
-import errno, sys
+import errno, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a stack trace
 from huggingface_hub import HfApi, snapshot_download
 name, revision, token, folder = {name!r}, {revision!r}, {token!r}, {folder!r}
 try:
