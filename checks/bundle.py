@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "catalog/__init__.py",
-    "catalog/failures.py",
+    *(f"catalog/failures/{path.name}" for path in sorted((ROOT / "catalog" / "failures").glob("*.py"))),
     "checks/__init__.py",
     "checks/endpoint.py",
     "checks/gate.py",
