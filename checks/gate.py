@@ -136,8 +136,8 @@ def wait(order: Order, say: Callable[[str], None], clock: Callable[[], float] = 
         for name, earlier in list(first.items()):
             now = inspect(name)
             # Docker counts from zero again when somebody starts a container by hand.
-            first[name] = earlier = min(earlier, now.restarts)
-            container = now.since(earlier)
+            first[name] = min(earlier, now.restarts)
+            container = now.since(first[name])
             if container.failed or (container.restarts and _log_shows_a_cause(name)):
                 raise GateFailed(_why(name, container))
             if container != seen.get(name):

@@ -55,7 +55,8 @@ DOCKER: tuple[Failure, ...] = (
         "image-rate-limit",
         r"toomanyrequests: ",
         "the image's registry has had too many requests from here",
-        "wait, log in on the machine (docker login), or set seatable-vllm:images.vllm and images.haproxy to a mirror",
+        "wait, log in on the machine (docker login), or set seatable-vllm:images.vllm and images.haproxy to "
+        "a mirror",
         passing=True,
     ),
     Failure(
@@ -82,8 +83,8 @@ DOCKER: tuple[Failure, ...] = (
         "registry-unreachable",
         r'Error response from daemon: (?:Get|Head) "https?://\S+/v2/|received unexpected HTTP status: 5\d\d',
         "the image's registry cannot be reached",
-        "check the machine's way out, or set seatable-vllm:images.vllm and images.haproxy to a mirror; for a stack "
-        "on this computer, scripts/up makes the pinned images from packages",
+        "check the machine's way out, or set seatable-vllm:images.vllm and images.haproxy to a mirror; for a "
+        "stack on this computer, scripts/up makes the pinned images from packages",
         passing=True,
     ),
     Failure(

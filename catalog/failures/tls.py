@@ -28,7 +28,8 @@ TLS: tuple[Failure, ...] = (
         "acme-name",
         r"acme:error:(?:rejectedIdentifier|unsupportedIdentifier)",
         "the certificate authority does not issue for this name",
-        "set seatable-vllm:domain.host to a name in a public zone of yours, or seatable-vllm:domain.tls to private-ca",
+        "set seatable-vllm:domain.host to a name in a public zone of yours, or seatable-vllm:domain.tls to "
+        "private-ca",
     ),
     Failure(
         "aws-credentials",

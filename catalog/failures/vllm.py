@@ -90,7 +90,8 @@ VLLM: tuple[Failure, ...] = (
     ),
     Failure(
         "option-unknown",
-        r"unrecognized arguments?: (.*)|invalid choice: |argument --[a-z-]+: (?:invalid|expected|Value .* cannot be)",
+        r"unrecognized arguments?: (.*)|invalid choice: "
+        r"|argument --[a-z-]+: (?:invalid|expected|Value .* cannot be)",
         "vLLM does not know an option, or its value",
         "correct seatable-vllm:model.extra_args or model.tool_parser (vLLM 0.32: vllm serve --help=all)",
     ),

@@ -802,6 +802,12 @@ HUB = """\
 class RepositoryNotFoundError(Exception): pass
 class RevisionNotFoundError(Exception): pass
 class GatedRepoError(RepositoryNotFoundError): pass
+class HfHubHTTPError(Exception):
+    def __init__(self, status):
+        self.response = type("Response", (), {{"status_code": status}})
+class LocalEntryNotFoundError(Exception):
+    def __init__(self, status):
+        self.__cause__ = HfHubHTTPError(status)
 class HfApi:
     def list_repo_files(self, name, revision, token):
         {action}
@@ -839,7 +845,12 @@ def test_only_one_form_of_the_weights_is_fetched_into_the_folder_of_the_download
     [
         ("GatedRepoError('401 Client Error')", "model-gated"),
         ("RepositoryNotFoundError('401 Client Error')", "model-unknown"),
-        ("RevisionNotFoundError('404 Client Error')", "model-unknown"),
+        ("RevisionNotFoundError('404 Client Error')", "revision-unknown"),
+        ("HfHubHTTPError(401)", "hub-token"),
+        ("HfHubHTTPError(403)", "hub-token"),
+        ("HfHubHTTPError(429)", "hub-rate-limit"),
+        ("LocalEntryNotFoundError(429)", "hub-rate-limit"),
+        ("HfHubHTTPError(503)", "model-unreachable"),
         ("ConnectionError('no route to host')", "model-unreachable"),
         ("OSError(28, 'No space left on device')", "disk-full"),
     ],
