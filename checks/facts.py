@@ -112,7 +112,7 @@ def collect(order: dict[str, Any]) -> dict[str, Any]:
         "containers": {} if complaint else {role: _container(name) for role, name in order["containers"].items()},
         "edge": {"on_disk": _live(order["data_dir"]), "in_force": in_force, "complaint": why},
         "listening": {role: _listens("127.0.0.1", port) for role, port in order["ports"].items()},
-        "free_mib": dict(_free_mib(path) for path in (order["data_dir"], root or "/")),
+        "free_mib": dict(_free_mib(path) for path in (order["data_dir"], *([root] if root else []))),
     }
 
 

@@ -69,9 +69,11 @@ def examine(stack: str, secrets: list[str]) -> Iterator[Finding]:
     """Everything there is to say of a stack. secrets: filled with the keys that must not be printed."""
     try:
         settings = stack_settings(stack)
-    except (SettingsError, RehearsalError) as error:
-        change = f"correct Pulumi.{stack}.yaml as each line says"
-        yield Finding("settings", "cannot be used", Problem(str(error), change))
+    except SettingsError as error:
+        yield Finding("settings", "cannot be used", Problem(str(error), f"correct Pulumi.{stack}.yaml as it says"))
+        return
+    except RehearsalError as error:
+        yield Finding("settings", "cannot be read", Problem(str(error), "name a stack that has a readable file"))
         return
     yield Finding("settings", "valid")
     outputs, deployed = _deployed(stack)
@@ -126,7 +128,7 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
     try:
         done = run_on_machine(facts_program(json.dumps(order)))
     except SettingsError as error:
-        yield Finding("machine", "is not reached", Problem(str(error), "as the line above says"))
+        yield Finding("machine", "is not reached", Problem(str(error), "mend that, then run this again"))
         return
     except (OSError, subprocess.TimeoutExpired) as error:
         yield Finding("machine", "is not reached", explained(str(error), str(error), NEEDS))

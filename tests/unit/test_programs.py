@@ -31,6 +31,7 @@ from components.image import image_program
 from components.machine.local import LocalMachineArgs, ready_program
 from components.machine.machine import write_file_program
 from components.weights import weights_program
+from scripts.commands.failure_text import last_lines
 
 if TYPE_CHECKING:
     from tests.conftest import Asked, FakeCommand, FakeEndpoint, RecordProgram, Reply
@@ -486,6 +487,8 @@ def test_an_image_of_the_stacks_own_is_never_replaced_by_a_stand_in(fake_command
     [
         ("Error response from daemon: manifest unknown", "image-missing"),
         ("dial tcp: lookup registry-1.docker.io: no such host", "image-missing"),
+        ("toomanyrequests: You have reached your unauthenticated pull rate limit.", "image-rate-limit"),
+        ("first line\nunexpected EOF", "image-cut-off"),
         ("write /var/lib/docker/tmp/x: no space left on device", "disk-full"),
         ("Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", "docker-not-running"),
     ],
@@ -502,6 +505,12 @@ def test_an_image_that_cannot_be_had_is_explained_with_dockers_own_words(
     found = explain(done.stderr)
     assert found is not None
     assert found.failure.name == name
+    # Whatever else the program has said: the last lines that a person reads have the cause and its own way out.
+    end = last_lines(done.stderr).splitlines()
+    assert [line.partition(": ")[0] for line in end] == ["phase", "cause", "change"]
+    assert said.splitlines()[-1] in end[1]
+    if name != "image-missing":
+        assert end[2] == f"change: {found.failure.remedy}"
 
 
 # The machine
