@@ -12,6 +12,9 @@ from checks.endpoint import Verdict
 MIN_FREE_MIB = 2048
 """Free space that `up` asks for before it begins."""
 
+SETTLED_SECONDS = 10
+"""A container that was started again and has run for less may be about to end again."""
+
 KILLED = 137
 """Exit status of a program ended by SIGKILL."""
 
@@ -132,7 +135,8 @@ def _why(name: str, up: str, seen: Mapping[str, Any]) -> Problem | None:
 
 def _why_running(name: str, up: str, seen: Mapping[str, Any], log: str) -> Problem | None:
     read = f"read its log (docker logs {name}), then {up}"
-    if seen["status"] == "restarting" or (seen["health"] == "starting" and seen["restarts"]):
+    again = seen["restarts"] and (seen["health"] == "starting" or seen["up_seconds"] < SETTLED_SECONDS)
+    if seen["status"] == "restarting" or again:
         return explained(log, f"{name} ended {seen['restarts']} times and is started again each time", read)
     if seen["health"] == "unhealthy":
         return explained(f"{seen['health_log']}\n{log}", f"{name} runs and does not work", read)

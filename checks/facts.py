@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
+from datetime import datetime, timezone
 from typing import Any
 
 LOG_LINES = 300
@@ -56,6 +57,7 @@ def _container(name: str) -> dict[str, Any] | None:
         "status": state["Status"],
         "exit_code": state["ExitCode"],
         "restarts": seen["RestartCount"],
+        "up_seconds": _seconds_since(state["StartedAt"]),
         "error": state.get("Error", ""),
         "out_of_memory": bool(state.get("OOMKilled")),
         "health": health.get("Status", ""),
@@ -63,6 +65,12 @@ def _container(name: str) -> dict[str, Any] | None:
         "labels": seen["Config"].get("Labels") or {},
         "log": log or complaint,
     }
+
+
+def _seconds_since(moment: str) -> float:
+    """Seconds since a moment as Docker writes it, in UTC."""
+    begin = datetime.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)  # noqa: UP017 - 3.8
+    return (datetime.now(timezone.utc) - begin).total_seconds()  # noqa: UP017
 
 
 def _listens(host: str, port: int) -> bool:

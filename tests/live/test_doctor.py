@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from tests.live.conftest import MakeStack
 from tests.live.faults_support import serves
 from tests.live.harness import Checkout, Deployment, docker_client, wait_until
 
@@ -122,3 +124,74 @@ def test_an_engine_that_was_stopped_and_one_that_keeps_failing_are_told_apart(
     finally:
         engine.stop(timeout=1)
         configuration.write_text(right)
+
+
+SECOND = 1_000_000_000
+"""In nanoseconds, as Docker takes the times of a health check."""
+
+STATES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "crash-loop": (
+        {
+            "entrypoint": ["sh", "-c", "echo 'vllm serve: error: unrecognized arguments: --x'; exit 2"],
+            "restart_policy": {"Name": "unless-stopped"},
+        },
+        "restarting",
+        "does not know an option",
+    ),
+    "killed-for-memory": (
+        {"entrypoint": ["sh", "-c", "head -c 100m /dev/zero | tail >/dev/null"], "mem_limit": "20m"},
+        "exited",
+        "memory ran out",
+    ),
+    "ended-for-a-reason-nobody-knows": (
+        {"entrypoint": ["sh", "-c", "echo AssertionError: new; exit 3"]},
+        "exited",
+        "ended with status 3",
+    ),
+    "hung": (
+        {
+            "entrypoint": ["sleep", "120"],
+            "init": True,
+            "healthcheck": {"test": ["CMD-SHELL", "echo miss misses=2; exit 1"], "interval": SECOND, "retries": 1},
+        },
+        "unhealthy",
+        "answers nobody",
+    ),
+    "of-another-checkout": (
+        {"entrypoint": ["sleep", "120"], "init": True},
+        "running",
+        "keeps its data in /elsewhere",
+    ),
+}
+"""How a container is made, the state it gets into, and what is to be said of it. None of them is an engine."""
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_container_in_any_state_is_explained(name: str, make_stack: MakeStack) -> None:
+    options, state, cause = STATES[name]
+    stack: Deployment = make_stack("states")
+    client = docker_client()
+    image = next(tag for each in client.images.list() for tag in each.tags if "haproxy" in tag)
+    folder = "/elsewhere" if name == "of-another-checkout" else str(stack.data_dir)
+    container = client.containers.create(
+        image, name=stack.engine, network_mode="none", labels={"seatable-vllm.data-dir": folder}, **options
+    )
+    try:
+        container.start()
+
+        def there() -> bool:
+            container.reload()
+            seen = container.attrs["State"]
+            return state in (seen["Status"], (seen.get("Health") or {}).get("Status"))
+
+        wait_until(there, f"the container is {state}")
+        done = stack.checkout.run("doctor", stack.stack)
+    finally:
+        container.remove(force=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    told = problems(done)
+    assert cause in told[stack.engine], done.stdout
+    assert "change: " in told[stack.engine]
+    assert "there is no container" in told[stack.edge]
+    assert "deployed" in told, "nothing was deployed, and it does not say so"

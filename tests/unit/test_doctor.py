@@ -33,8 +33,8 @@ EXPECTED = Expected("s", {"engine": ENGINE, "edge": EDGE}, {"engine": 18000, "ed
 UNKNOWN_OPTION = "vllm serve: error: unrecognized arguments: --swap-space 4"
 
 WELL: Mapping[str, Any] = {
-    "status": "running", "exit_code": 0, "restarts": 0, "error": "", "out_of_memory": False, "health": "healthy",
-    "health_log": "", "labels": {"data-dir": DATA}, "log": "",
+    "status": "running", "exit_code": 0, "restarts": 0, "up_seconds": 3600, "error": "",
+    "out_of_memory": False, "health": "healthy", "health_log": "", "labels": {"data-dir": DATA}, "log": "",
 }  # fmt: skip
 
 
@@ -87,6 +87,7 @@ def test_an_engine_that_loads_for_the_first_time_is_no_problem_of_its_container(
     [
         ({"status": "restarting", "restarts": 2, "log": UNKNOWN_OPTION}, "does not know an option", "extra_args"),
         ({"health": "starting", "restarts": 2, "log": UNKNOWN_OPTION}, "does not know an option", "extra_args"),
+        ({"restarts": 2, "up_seconds": 0, "log": UNKNOWN_OPTION}, "does not know an option", "extra_args"),
         ({"status": "restarting", "restarts": 2, "log": "Error: new"}, "ended 2 times", "docker logs s-engine"),
         ({"status": "exited", "exit_code": 1, "log": UNKNOWN_OPTION}, "does not know an option", "extra_args"),
         ({"status": "exited", "exit_code": 0, "log": "bye"}, "stopped by hand, or ended with status 0", "up s"),
@@ -219,6 +220,7 @@ esac""",
     told = known["containers"]["engine"]
     assert (told["status"], told["exit_code"], told["out_of_memory"]) == ("exited", 1, True)
     assert told["labels"] == {"a": "b"}
+    assert told["up_seconds"] > 0
     assert sorted(told["log"].split()) == ["err", "out"]
     assert known["listening"] == {"engine": False, "edge": True}
     assert known["edge"]["on_disk"] == "0123456789ab"
