@@ -15,11 +15,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = (
     "catalog/__init__.py",
-    "catalog/failures.py",
+    *(f"catalog/failures/{path.name}" for path in sorted((ROOT / "catalog" / "failures").glob("*.py"))),
     "checks/__init__.py",
     "checks/endpoint.py",
     "checks/gate.py",
 )
+"""What the gate needs."""
+
+FACTS_MODULES = ("checks/__init__.py", "checks/facts.py")
+"""What a look at the machine needs."""
 
 _LOADER = """\
 import base64, os, signal, sys, tempfile
@@ -28,23 +32,28 @@ with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as archive:
     archive.write(base64.b64decode({archive!r}))
 sys.path.insert(0, archive.name)
 try:
-    from checks import gate
+    from checks import {module}
 finally:
     os.unlink(archive.name)
-sys.exit(gate.main({order!r}))
+sys.exit({module}.main({order!r}))
 """
 
 
 @cache
-def _archive() -> str:
+def _archive(modules: tuple[str, ...]) -> str:
     """The modules as a zip archive in base64; the same bytes for the same sources."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in MODULES:
+        for name in modules:
             archive.writestr(zipfile.ZipInfo(name), (ROOT / name).read_text())
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def gate_program(order: str) -> str:
     """A complete Python program that runs the gate for this order (JSON, holds the client's key)."""
-    return _LOADER.format(archive=_archive(), order=order)
+    return _LOADER.format(archive=_archive(MODULES), module="gate", order=order)
+
+
+def facts_program(order: str) -> str:
+    """A complete Python program that prints what is on the machine, for this order (JSON, no secret in it)."""
+    return _LOADER.format(archive=_archive(FACTS_MODULES), module="facts", order=order)

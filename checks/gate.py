@@ -111,7 +111,8 @@ def _too_long(name: str, seconds: float) -> str:
 
 def _log_shows_a_cause(name: str) -> bool:
     """Whether the log of an earlier start names a cause that another start will not cure."""
-    return explain(_docker("logs", "--tail", str(LOG_LINES), name)) is not None
+    found = explain(_docker("logs", "--tail", str(LOG_LINES), name))
+    return found is not None and not found.failure.passing
 
 
 def _start_if_stopped(name: str) -> Container:
@@ -134,8 +135,11 @@ def wait(order: Order, say: Callable[[str], None], clock: Callable[[], float] = 
     first = {name: _start_if_stopped(name).restarts for name in (order.edge, order.engine)}
     seen: dict[str, Container] = {}
     while not _answers(order.target):
-        for name, earlier in first.items():
-            container = inspect(name).since(earlier)
+        for name, earlier in list(first.items()):
+            now = inspect(name)
+            # Docker counts from zero again when somebody starts a container by hand.
+            first[name] = min(earlier, now.restarts)
+            container = now.since(first[name])
             if container.failed or (container.restarts and _log_shows_a_cause(name)):
                 raise GateFailed(_why(name, container))
             if container != seen.get(name):

@@ -59,7 +59,7 @@ echo "pulling $official"
 {heartbeat("still pulling $official, $SECONDS s")}if ! told=$(docker pull --quiet "$official" 2>&1); then
   echo "$told" >&2
   echo "phase: images present" >&2
-  echo "cause: seatable-vllm: image missing: $official is not here and could not be pulled" >&2
+  echo "cause: seatable-vllm: image missing: $official is not here and could not be pulled: ${{told##*$'\\n'}}" >&2
   echo "change: check the way out to the registry or seatable-vllm:images; scripts/up makes the pinned ones" >&2
   exit 1
 fi

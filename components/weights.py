@@ -57,15 +57,27 @@ try:
     snapshot_download(name, revision=revision, token=token, local_dir=folder, ignore_patterns=useless)
 except Exception as error:
     kinds = [kind.__name__ for kind in type(error).__mro__]
+    # The library wraps what the hub answered in an error about its cache.
+    chain = [error, error.__cause__, error.__context__]
+    status = next((each.response.status_code for each in chain if getattr(each, "response", None) is not None), 0)
     if getattr(error, "errno", None) == errno.ENOSPC:
         cause = "seatable-vllm: disk nearly full: No space left on device while the weights were fetched"
         change = "free space, or set seatable-vllm:machine.data_dir to a folder on a larger disk"
     elif "GatedRepoError" in kinds:
         cause = "GatedRepoError: the model is gated, or the token may not read it"
         change = "accept its licence, then: pulumi config set --secret seatable-vllm:hugging_face_token"
-    elif "RepositoryNotFoundError" in kinds or "RevisionNotFoundError" in kinds:
+    elif "RevisionNotFoundError" in kinds:
+        cause = f"seatable-vllm: revision unknown: the hub knows no revision {{revision}} of {{name}}"
+        change = "set seatable-vllm:model.revision to a commit of the model's repository, or leave it out"
+    elif "RepositoryNotFoundError" in kinds:
         cause = f"seatable-vllm: model unknown: the hub knows no {{name}} (revision {{revision or 'main'}})"
         change = "set seatable-vllm:model.name to the exact id on the hub"
+    elif status == 429:
+        cause = "seatable-vllm: hub rate limit: the Hugging Face hub has had too many requests from this address"
+        change = "wait, or set a token: pulumi config set --secret seatable-vllm:hugging_face_token"
+    elif status in (401, 403):
+        cause = f"seatable-vllm: hub token refused: the hub answers {{status}} to the token, or to none"
+        change = "set one that may read it: pulumi config set --secret seatable-vllm:hugging_face_token"
     else:
         cause = f"seatable-vllm: model not here and hub not reached: {{name}}: {{kinds[0]}}"
         change = "check seatable-vllm:model.name and the way out to the Hugging Face hub"

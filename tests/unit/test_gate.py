@@ -217,6 +217,50 @@ def test_a_single_restart_without_a_known_cause_is_given_time(docker: Docker, si
     gate.wait(order(silent), quiet, Clock(0.01))
 
 
+@pytest.mark.parametrize(("restarts", "ends"), [(2, False), (3, True)])
+def test_a_crash_loop_whose_cause_nobody_knows_ends_at_its_third_restart_long_before_the_deadline(
+    restarts: int, ends: bool, docker: Docker, silent: FakeEndpoint
+) -> None:
+    clock = Clock(0.01)
+    docker.logs[ENGINE] = "AssertionError: something new"
+    docker.soon(ENGINE, f"restarting 1 {restarts}")
+    text = failure(silent, deadline=30.0, clock=clock)
+    assert ("cause: not one that this program knows" in text) == ends
+    assert (clock.now > 30) == (not ends)
+
+
+def test_a_cause_that_may_pass_by_itself_is_given_the_third_restart_too(
+    docker: Docker, silent: FakeEndpoint
+) -> None:
+    docker.logs[ENGINE] = "RuntimeError: Engine core initialization failed. See root cause above."
+
+    def restart_then_serve(name: str) -> None:
+        if len(docker.asked) > 5:
+            docker.states[ENGINE] = "running 0 2"
+        if len(docker.asked) > 50:
+            silent.answers.clear()
+
+    docker.at_inspect = restart_then_serve
+    gate.wait(order(silent), quiet, Clock(0.01))
+
+
+def test_a_crash_loop_after_somebody_started_the_container_by_hand_ends_at_its_third_restart(
+    docker: Docker, silent: FakeEndpoint
+) -> None:
+    """Docker counts the restarts from zero again then."""
+    docker.states[ENGINE] = "running 0 41"
+    looks = 0
+
+    def started_by_hand(name: str) -> None:
+        nonlocal looks
+        looks += 1
+        if looks > 10:
+            docker.states[ENGINE] = "running 0 0" if looks < 30 else "restarting 1 3"
+
+    docker.at_inspect = started_by_hand
+    assert "ended 4 time(s)" in failure(silent, clock=Clock(0.01))
+
+
 def test_the_edge_failing_is_reported_as_the_edge(docker: Docker, silent: FakeEndpoint) -> None:
     docker.logs[EDGE] = "[ALERT] (1) : Starting frontend clients: cannot bind socket (Address already in use)"
     docker.soon(EDGE, "restarting 1 3")

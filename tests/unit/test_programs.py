@@ -31,6 +31,7 @@ from components.image import image_program
 from components.machine.local import LocalMachineArgs, ready_program
 from components.machine.machine import write_file_program
 from components.weights import weights_program
+from scripts.commands.failure_text import last_lines
 
 if TYPE_CHECKING:
     from tests.conftest import Asked, FakeCommand, FakeEndpoint, RecordProgram, Reply
@@ -502,6 +503,8 @@ def test_an_image_of_the_stacks_own_is_never_replaced_by_a_stand_in(fake_command
     [
         ("Error response from daemon: manifest unknown", "image-missing"),
         ("dial tcp: lookup registry-1.docker.io: no such host", "image-missing"),
+        ("toomanyrequests: You have reached your unauthenticated pull rate limit.", "image-rate-limit"),
+        ("first line\nunexpected EOF", "image-cut-off"),
         ("write /var/lib/docker/tmp/x: no space left on device", "disk-full"),
         ("Cannot connect to the Docker daemon at unix:///x. Is the docker daemon running?", "docker-not-running"),
     ],
@@ -518,6 +521,12 @@ def test_an_image_that_cannot_be_had_is_explained_with_dockers_own_words(
     found = explain(done.stderr)
     assert found is not None
     assert found.failure.name == name
+    # Whatever else the program has said: the last lines that a person reads have the cause and its own way out.
+    end = last_lines(done.stderr).splitlines()
+    assert [line.partition(": ")[0] for line in end] == ["phase", "cause", "change"]
+    assert said.splitlines()[-1] in end[1]
+    if name != "image-missing":
+        assert end[2] == f"change: {found.failure.remedy}"
 
 
 # The machine
@@ -807,6 +816,12 @@ HUB = """\
 class RepositoryNotFoundError(Exception): pass
 class RevisionNotFoundError(Exception): pass
 class GatedRepoError(RepositoryNotFoundError): pass
+class HfHubHTTPError(Exception):
+    def __init__(self, status):
+        self.response = type("Response", (), {{"status_code": status}})
+class LocalEntryNotFoundError(Exception):
+    def __init__(self, status):
+        self.__cause__ = HfHubHTTPError(status)
 class HfApi:
     def list_repo_files(self, name, revision, token):
         {action}
@@ -844,7 +859,12 @@ def test_only_one_form_of_the_weights_is_fetched_into_the_folder_of_the_download
     [
         ("GatedRepoError('401 Client Error')", "model-gated"),
         ("RepositoryNotFoundError('401 Client Error')", "model-unknown"),
-        ("RevisionNotFoundError('404 Client Error')", "model-unknown"),
+        ("RevisionNotFoundError('404 Client Error')", "revision-unknown"),
+        ("HfHubHTTPError(401)", "hub-token"),
+        ("HfHubHTTPError(403)", "hub-token"),
+        ("HfHubHTTPError(429)", "hub-rate-limit"),
+        ("LocalEntryNotFoundError(429)", "hub-rate-limit"),
+        ("HfHubHTTPError(503)", "model-unreachable"),
         ("ConnectionError('no route to host')", "model-unreachable"),
         ("OSError(28, 'No space left on device')", "disk-full"),
     ],

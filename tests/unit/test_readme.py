@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from catalog.failures import FAILURES
 from clients.blocks import blocks
 from clients.endpoint import ClientEndpoint
 from settings import SECRETS, Client, Settings
@@ -41,6 +42,12 @@ def test_the_settings_table_has_every_setting_and_no_other() -> None:
 def test_the_outputs_table_names_every_text_of_a_seatable_client() -> None:
     texts = blocks("seatable", ClientEndpoint("http://h/v1", "k" * 64, "o/m", 256))
     assert set(texts) - {"key"} <= first_column("Outputs")
+
+
+def test_the_troubleshooting_page_has_every_known_cause_in_its_order_and_no_other() -> None:
+    page = (PROJECT / "docs" / "troubleshooting.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    assert rows == [(failure.name, failure.cause, failure.remedy) for failure in FAILURES]
 
 
 def test_every_command_the_readme_names_is_there_and_can_be_run() -> None:

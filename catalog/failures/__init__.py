@@ -1,0 +1,52 @@
+"""Why a deployment fails, in the words of those who run it: patterns over logs and error texts.
+
+Pure, and without imports beyond the standard library: the gate takes this folder along to the machine.
+Order matters, the first match wins: a precise cause stands before the general one that it also triggers. So SSH
+stands before Docker, whose errors quote it, and what a CA refuses before what a socket says.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from catalog.failures.docker import DOCKER
+from catalog.failures.endpoint import ENDPOINT
+from catalog.failures.failure import Failure
+from catalog.failures.hub import HUB
+from catalog.failures.ssh import SSH
+from catalog.failures.tls import TLS
+from catalog.failures.vllm import VLLM
+
+__all__ = ["FAILURES", "Explanation", "Failure", "explain"]
+
+FAILURES: tuple[Failure, ...] = (*SSH, *TLS, *DOCKER, *HUB, *VLLM, *ENDPOINT)
+"""Every known cause, in the order in which they are tried."""
+
+_SECRET = re.compile(r"(?i)(\bbearer +)\S+|\bhf_[a-z0-9]{8,}")
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A cause found in a text, with the line that shows it."""
+
+    failure: Failure
+    evidence: str
+
+    def __str__(self) -> str:
+        """Three lines: cause, what to change, evidence."""
+        return f"cause: {self.failure.cause}\nchange: {self.failure.remedy}\nseen: {self.evidence}"
+
+
+def explain(text: str) -> Explanation | None:
+    """The first known cause in a log or an error text, or None.
+
+    The evidence is cut at 300 characters, and a token in it is blotted out.
+    """
+    lines = text.splitlines()
+    for failure in FAILURES:
+        pattern = re.compile(failure.pattern)
+        for line in lines:
+            if pattern.search(line):
+                return Explanation(failure, _SECRET.sub(r"\1***", line.strip())[:300])
+    return None

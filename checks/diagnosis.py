@@ -1,0 +1,194 @@
+"""What the facts of a machine and the answers of its endpoint say: findings, each well or with its way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from catalog.failures import explain
+from checks.endpoint import Verdict
+
+MIN_FREE_MIB = 2048
+"""Free space that `up` asks for before it begins."""
+
+SETTLED_SECONDS = 10
+"""A container that was started again and has run for less may be about to end again."""
+
+KILLED = 137
+"""Exit status of a program ended by SIGKILL."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why something is not well: what happened, what to change, and the line that shows it."""
+
+    cause: str
+    change: str
+    seen: str = ""
+
+    def __str__(self) -> str:
+        """Two or three lines, in the form that all failures have."""
+        return f"cause: {self.cause}\nchange: {self.change}" + (f"\nseen: {self.seen}" if self.seen else "")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    detail: str
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What should be there. stack: its name. containers: names by role. data_dir: as the stack's file has it."""
+
+    stack: str
+    containers: Mapping[str, str]
+    ports: Mapping[str, int]
+    data_dir: str
+    data_label: str
+
+
+def explained(text: str, cause: str, change: str) -> Problem:
+    """The known cause that a text shows, else the given one with the text's last line."""
+    found = explain(text)
+    if found:
+        return Problem(found.failure.cause, found.failure.remedy, found.evidence)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    shown = lines[-1][:300] if lines else ""
+    return Problem(cause, change, "" if shown == cause.strip() else shown)
+
+
+def findings(expected: Expected, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """What there is to say of a machine, the one to mend first standing first."""
+    yield _docker(facts["docker"])
+    for path, free in facts["free_mib"].items():
+        yield _disk(path, int(free))
+    if facts["docker"]["complaint"]:
+        return
+    running = set()
+    for role, name in expected.containers.items():
+        seen = facts["containers"].get(role)
+        yield _container(expected, name, seen)
+        if seen and seen["status"] in ("running", "restarting", "paused"):
+            running.add(role)
+    for role, port in expected.ports.items():
+        yield _port(role, port, listening=facts["listening"][role], ours=role in running)
+    if "edge" in running:
+        yield _edge(expected, facts["edge"])
+
+
+def _docker(seen: Mapping[str, str]) -> Finding:
+    complaint = seen["complaint"]
+    if not complaint:
+        return Finding("Docker", f"answers, version {seen['version']}")
+    problem = explained(
+        complaint, "Docker does not answer", "start it: systemctl start docker, or scripts/up as root"
+    )
+    return Finding("Docker", "does not answer", problem)
+
+
+def _disk(path: str, free: int) -> Finding:
+    if free >= MIN_FREE_MIB:
+        return Finding("disk", f"{free} MiB free at {path}")
+    text = f"seatable-vllm: disk nearly full: {free} MiB free at {path}, {MIN_FREE_MIB} wanted"
+    return Finding("disk", f"{free} MiB free at {path}", explained(text, "", ""))
+
+
+def _container(expected: Expected, name: str, seen: Mapping[str, Any] | None) -> Finding:
+    up = f"scripts/up {expected.stack}"
+    if seen is None:
+        return Finding(name, "is not there", Problem(f"there is no container {name}", f"{up} makes it"))
+    detail = f"{seen['status']}, {seen['restarts']} restarts"
+    detail += f", exit code {seen['exit_code']}" if seen["status"] != "running" else ""
+    detail += f", {seen['health']}" if seen["health"] and seen["status"] == "running" else ""
+    data_dir = seen["labels"].get(expected.data_label, expected.data_dir)
+    if data_dir != expected.data_dir:
+        problem = Problem(
+            f"{name} keeps its data in {data_dir}, and the stack's file says {expected.data_dir}",
+            f"{up} moves it; if it belongs to another checkout, take it down there",
+        )
+        return Finding(name, detail, problem)
+    return Finding(name, detail, _why(name, up, seen))
+
+
+def _why(name: str, up: str, seen: Mapping[str, Any]) -> Problem | None:
+    """Why a container is not well; None when it is. What a log holds is no problem while its program works."""
+    log = f"{seen['error']}\n{seen['log']}"
+    if seen["status"] in ("running", "restarting"):
+        return _why_running(name, up, seen, log)
+    if seen["out_of_memory"]:
+        return explained("OOMKilled", "", "")
+    if explain(log):
+        return explained(log, "", "")
+    if seen["exit_code"] == KILLED:
+        return Problem(
+            f"{name} was killed: by hand (docker kill), or by the system for lack of memory",
+            f"{up} starts it again; if it comes back, take a smaller model (seatable-vllm:model.name)",
+        )
+    ended = f"{name} does not run: stopped by hand, or ended with status {seen['exit_code']}"
+    return Problem(ended, f"{up} starts it again", _last(log))
+
+
+def _why_running(name: str, up: str, seen: Mapping[str, Any], log: str) -> Problem | None:
+    read = f"read its log (docker logs {name}), then {up}"
+    again = seen["restarts"] and (seen["health"] == "starting" or seen["up_seconds"] < SETTLED_SECONDS)
+    if seen["status"] == "restarting" or again:
+        return explained(log, f"{name} ended {seen['restarts']} times and is started again each time", read)
+    if seen["health"] == "unhealthy":
+        return explained(f"{seen['health_log']}\n{log}", f"{name} runs and does not work", read)
+    return None
+
+
+def _last(log: str) -> str:
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
+
+
+def _port(role: str, port: int, *, listening: bool, ours: bool) -> Finding:
+    name = f"port {port} ({role})"
+    if listening and not ours:
+        text = f"seatable-vllm: port in use: {port} is taken by another program"
+        found = explained(text, "", "")
+        change = f"set seatable-vllm:ports.{role} to a free port, or end that program"
+        return Finding(name, "taken by another program", Problem(found.cause, change, text))
+    return Finding(name, "the stack's own" if listening else "nobody listens")
+
+
+def _edge(expected: Expected, seen: Mapping[str, str]) -> Finding:
+    name, up = "edge configuration", f"scripts/up {expected.stack}"
+    on_disk, in_force = seen["on_disk"], seen["in_force"]
+    if seen["complaint"] or not in_force:
+        cause = "the edge runs and does not answer as ours does"
+        return Finding(name, "no answer", explained(seen["complaint"], cause, f"{up}, which loads it again"))
+    if not on_disk or on_disk == in_force:
+        return Finding(name, f"{in_force} in force")
+    problem = Problem(f"the edge answers with configuration {in_force}, and {on_disk} is on the disk",
+                      f"{up}, which loads it again")  # fmt: skip
+    return Finding(name, f"{in_force} in force, {on_disk} expected", problem)
+
+
+def changed_since_up(stack: str, file: Mapping[str, Any], deployed: Mapping[str, Any]) -> Finding:
+    """Whether the stack's file says what was deployed. Both: outputs by name, of the file as far as known."""
+    changed = [name for name, value in file.items() if name in deployed and deployed[name] != value]
+    if not changed:
+        return Finding("stack file", "as it was deployed")
+    names = ", ".join(changed)
+    problem = Problem(f"the stack's file was changed since the last up: {names}", f"scripts/up {stack}")
+    return Finding("stack file", f"changed: {names}", problem)
+
+
+def client_finding(engine: str, verdict: Verdict) -> Finding:
+    """A check of the endpoint, as a finding. engine: its container's name, for where to look on."""
+    if verdict.passed:
+        return Finding(verdict.name, verdict.detail)
+    change = f"see what the engine's log says of it: docker logs {engine}"
+    return Finding(verdict.name, verdict.detail, explained(verdict.detail, verdict.detail, change))
+
+
+def answers_nobody(finding: Finding) -> bool:
+    """Whether a failed check says that asking on is of no use."""
+    return finding.problem is not None and ("no answer" in finding.detail or "answered 50" in finding.detail)

@@ -1,0 +1,172 @@
+"""`scripts/doctor [stack]`: what is wrong with a stack, at any time, and what to change.
+
+Looks at settings, machine, containers and their logs, edge, ports and disk, then asks the endpoint as a client
+does. It changes nothing. Status 0 when all is well.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from checks.bundle import facts_program
+from checks.diagnosis import (
+    Expected,
+    Finding,
+    Problem,
+    answers_nobody,
+    changed_since_up,
+    client_finding,
+    explained,
+    findings,
+)
+from checks.endpoint import run
+from components.machine.local_docker import local_docker_host
+from components.machine.machine import DATA_LABEL
+from rehearsal.errors import RehearsalError
+from scripts.commands.deployed import outputs_of
+from scripts.commands.errors import CommandError
+from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
+from scripts.commands.target import client_target
+from settings import Settings, SettingsError
+
+ROLES = ("engine", "edge")
+MACHINE_SECONDS = 300
+NEEDS = "see that python3 (3.8 or newer) runs there"
+
+
+def main(arguments: list[str]) -> int:
+    """Status 0 when all is well."""
+    parser = argparse.ArgumentParser(prog="scripts/doctor", description=__doc__)
+    parser.add_argument("stack", nargs="?", default=DEFAULT_STACK)
+    stack = parser.parse_args(arguments).stack
+    console = Console(highlight=False, soft_wrap=True)
+    secrets: list[str] = []
+
+    def clean(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    problems: dict[str, list[str]] = {}
+    for finding in examine(stack, secrets):
+        word, style = ("problem", "bold red") if finding.problem else ("ok", "green")
+        line = f"{finding.name}: {clean(finding.detail)}"
+        console.print(Text.assemble((f"{word:<8}", style), line))
+        if finding.problem:
+            problems.setdefault(clean(str(finding.problem)), []).append(finding.name)
+    for problem, names in problems.items():
+        console.print(Text(f"\nproblem: {', '.join(names)}\n{problem}"))
+    return 1 if problems else 0
+
+
+def examine(stack: str, secrets: list[str]) -> Iterator[Finding]:
+    """Everything there is to say of a stack. secrets: filled with the keys that must not be printed."""
+    try:
+        settings = stack_settings(stack)
+    except SettingsError as error:
+        yield Finding("settings", "cannot be used", Problem(str(error), f"correct Pulumi.{stack}.yaml as it says"))
+        return
+    except RehearsalError as error:
+        yield Finding("settings", "cannot be read", Problem(str(error), "name a stack that has a readable file"))
+        return
+    yield Finding("settings", "valid")
+    outputs, deployed = _deployed(stack)
+    secrets += [client["key"] for client in outputs.get("clients", {}).values()]
+    yield deployed
+    if outputs:
+        yield changed_since_up(stack, _as_outputs(settings), outputs)
+    yield from _machine(stack, settings, str(outputs.get("endpoint", "http://")))
+    if outputs:
+        yield from _client_side(stack, settings, outputs)
+
+
+def _deployed(stack: str) -> tuple[dict[str, Any], Finding]:
+    """The stack's outputs, or none and why. Whatever a backend of Pulumi raises is a finding here."""
+    up = f"scripts/up {stack}"
+    try:
+        outputs = dict(outputs_of(stack))
+    except (CommandError, RehearsalError) as error:
+        told = str(error)
+    except Exception as error:  # noqa: BLE001 - backends are many, and each has errors of its own
+        told = str(error) or type(error).__name__
+    else:
+        return outputs, Finding("deployed", f"{outputs['endpoint']}, {outputs['model']}")
+    return {}, Finding("deployed", "no complete up", Problem("no up of this stack ended well", up, told[:300]))
+
+
+def _as_outputs(settings: Settings) -> dict[str, Any]:
+    """What the outputs would be by the stack's file, as far as that can be known without the program."""
+    return {
+        "model": settings.model.name,
+        "max_model_len": settings.model.context_tokens,
+        "tool_parser": settings.model.parser or "none",
+        "allowed": {name: list(client.cidrs) for name, client in settings.clients.items()},
+    }
+
+
+def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]:
+    """What one program on the machine sees of the stack."""
+    expected = Expected(
+        stack=stack,
+        containers={role: f"seatable-vllm-{stack}-{role}" for role in ROLES},
+        ports={"engine": settings.ports.engine, "edge": settings.ports.edge},
+        data_dir=str(data_dir(stack, settings)),
+        data_label=DATA_LABEL,
+    )
+    order = {
+        "containers": expected.containers,
+        "ports": expected.ports,
+        "data_dir": expected.data_dir,
+        "edge_url": f"{endpoint.partition('://')[0]}://127.0.0.1:{settings.ports.edge}/v1/models",
+    }
+    try:
+        done = run_on_machine(facts_program(json.dumps(order)))
+    except SettingsError as error:
+        yield Finding("machine", "is not reached", Problem(str(error), "mend that, then run this again"))
+        return
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding("machine", "is not reached", explained(str(error), str(error), NEEDS))
+        return
+    try:
+        facts = json.loads(done.stdout.strip().rpartition("\n")[2])
+    except ValueError:
+        told = done.stderr or done.stdout
+        problem = explained(told, "the machine does not run our program", NEEDS)
+        yield Finding("machine", "is not reached", problem)
+        return
+    yield from findings(expected, facts)
+
+
+def run_on_machine(program: str) -> subprocess.CompletedProcess[str]:
+    """Runs a Python program on the stack's machine; for `local` that is this computer, with its own Docker."""
+    environment = {**os.environ, "DOCKER_HOST": local_docker_host()}
+    environment.pop("DOCKER_CONTEXT", None)
+    return subprocess.run(
+        ["python3", "-"],
+        input=program,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=MACHINE_SECONDS,
+        check=False,
+    )
+
+
+def _client_side(stack: str, settings: Settings, outputs: dict[str, Any]) -> Iterator[Finding]:
+    """The acceptance checks from here, until one says that nobody answers."""
+    client = settings.proving_client()
+    try:
+        target = client_target(settings, outputs, client)
+    except CommandError:
+        return  # a client that is not deployed yet, which was said already
+    for verdict in run(target):
+        finding = client_finding(f"seatable-vllm-{stack}-engine", verdict)
+        yield finding
+        if answers_nobody(finding):
+            return
