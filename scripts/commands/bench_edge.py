@@ -16,7 +16,7 @@ from typing import Any
 
 import docker
 
-from catalog.haproxy import CONFIGURATION, DIRECTORY, EdgeClient, edge_files
+from catalog.haproxy import CONFIGURATION, DIRECTORY, EdgeClient, edge_files, plain_bind
 from components.edge import CAPABILITIES
 from components.machine.local_docker import local_docker_host
 from scripts.commands import bench_upstream
@@ -85,7 +85,7 @@ def fast_edge(image: str) -> Iterator[FastEdge]:
             clients={"bench": EdgeClient([f"{LOOPBACK}/32"])},
             client_keys={"bench": [key]},
             engine_key=secrets.token_hex(32),
-            bind=f"{LOOPBACK}:{port}",
+            bind=plain_bind(LOOPBACK, port),
             engine=f"{LOOPBACK}:{upstream}",
         )
         live = Path(folder) / "live"

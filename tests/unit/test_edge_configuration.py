@@ -80,13 +80,18 @@ TWO_KEYS = {"seatable": [key("s1"), key("s2")], "agents-2": [key("a1")]}
 def made(
     clients: Mapping[str, EdgeClient] | None = None,
     client_keys: Mapping[str, Sequence[str]] | None = None,
-    **changes: str,
+    **changes: Any,
 ) -> EdgeFiles:
     """The files for two clients, unless told otherwise; every client without keys gets one."""
     clients = TWO_CLIENTS if clients is None else clients
     if client_keys is None:
         client_keys = TWO_KEYS if clients is TWO_CLIENTS else {name: [key(f"of{name}")] for name in clients}
-    values = {"engine_key": key("engine"), "bind": "127.0.0.1:8080", "engine": "127.0.0.1:18000", **changes}
+    values: dict[str, Any] = {
+        "engine_key": key("engine"),
+        "bind": ["127.0.0.1:8080"],
+        "engine": "127.0.0.1:18000",
+        **changes,
+    }
     return edge_files(clients=clients, client_keys=client_keys, **values)
 
 
