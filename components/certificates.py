@@ -4,6 +4,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypedDict
 
 import pulumi
@@ -94,42 +95,71 @@ class Certificates(pulumi.ComponentResource):
 
     def _program(self, known: Mapping[str, str | None]) -> str:
         """The program for the machine, once everything is known that it holds."""
-        machine, domain, given = self._args["machine"], self._args["domain"], self._args["given"]
-        directory = directory_of(domain)
-        made_for = renewal.Renewal(
-            folder=f"{machine.data_dir}/certificates",
-            host=domain.host,
-            source=f"{domain.tls} {directory}".strip(),
+        machine, given = self._args["machine"], self._args["given"]
+        return certificate_program(
+            self._args["domain"],
+            Known(
+                image=known["image"] or "",
+                certificate=known["certificate"],
+                key=known["key"],
+                roots=given.roots,
+                credentials=known["credentials"],
+            ),
+            data_dir=machine.data_dir,
             edge=machine.container_name(haproxy.CONTAINER_ROLE),
             port=self._args["port"],
-            unit=f"{machine.container_name('certificate')}",
+            unit=machine.container_name("certificate"),
         )
-        if domain.tls == "private-ca":
-            obtain = renewal.private_ca()
-        elif domain.tls == "files":
-            obtain = renewal.given_files()
-        else:
-            obtain = renewal.acme(
-                renewal.Acme(
-                    image=str(known["image"]),
-                    directory=directory,
-                    store=f"acme/{hashlib.sha256(directory.encode()).hexdigest()[:12]}",
-                    email=str(domain.acme_email),
-                    http=domain.tls == "acme-http",
-                    zone_id=domain.zone_id,
-                    has_roots=given.roots is not None,
-                    has_credentials=known["credentials"] is not None,
-                )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the program is made from beside the settings: texts of files (PEM, credentials), lego's image."""
+
+    image: str = ""
+    certificate: str | None = None
+    key: str | None = field(default=None, repr=False)
+    roots: str | None = None
+    credentials: str | None = field(default=None, repr=False)
+
+
+def certificate_program(domain: Domain, known: Known, *, data_dir: str, edge: str, port: int, unit: str) -> str:
+    """The program that a machine runs for this domain. edge: its container. unit: the name of the timer."""
+    directory = directory_of(domain)
+    made_for = renewal.Renewal(
+        folder=f"{data_dir}/certificates",
+        host=domain.host,
+        source=f"{domain.tls} {directory}".strip(),
+        edge=edge,
+        port=port,
+        unit=unit,
+    )
+    if domain.tls == "private-ca":
+        obtain = renewal.private_ca()
+    elif domain.tls == "files":
+        obtain = renewal.given_files()
+    else:
+        obtain = renewal.acme(
+            renewal.Acme(
+                image=known.image,
+                directory=directory,
+                store=f"acme/{hashlib.sha256(directory.encode()).hexdigest()[:12]}",
+                email=str(domain.acme_email),
+                http=domain.tls == "acme-http",
+                zone_id=domain.zone_id,
+                has_roots=known.roots is not None,
+                has_credentials=known.credentials is not None,
             )
-        files = {
-            "roots.pem": given.roots,
-            "policy.json": self.policy,
-            "aws/credentials": known["credentials"],
-            "given/certificate.pem": known["certificate"],
-            "given/key.pem": known["key"],
-        }
-        script = renewal.renew_program(made_for, obtain)
-        return renewal.present_program(made_for, script, files, timer=domain.tls != "files")
+        )
+    files = {
+        "roots.pem": known.roots,
+        "policy.json": route53_policy(domain.host, domain.zone_id) if domain.tls == "acme-dns" else None,
+        "aws/credentials": known.credentials,
+        "given/certificate.pem": known.certificate,
+        "given/key.pem": known.key,
+    }
+    script = renewal.renew_program(made_for, obtain)
+    return renewal.present_program(made_for, script, files, timer=domain.tls != "files")
 
 
 def certificates_for(settings: Settings, machine: Machine) -> Certificates | None:
