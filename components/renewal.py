@@ -356,6 +356,7 @@ obtain() {{
     docker run --rm --network none --user 0:0 --volume "$folder/$store:/state" --entrypoint chown "$image" \\
       -R "$(id -u):$(id -g)" /state
   fi
+  chmod -R go= "$store"
   check "$store/certificates/$host.crt" "$store/certificates/$host.key" "the certificate that the CA issued" \\
     "its key" "remove $folder/$store and run up again; mind the CA's rate limits"
   cat "$store/certificates/$host.crt" "$store/certificates/$host.key" > "$part/{CERTIFICATE}"

@@ -36,10 +36,20 @@ class Zone:
             reply.add_answer(RR(name, QTYPE.SOA, rdata=SOA(f"ns.{name}", f"admin.{name}"), ttl=1))
         elif kind == "TXT":
             for found in list(self._zone.rrsets):
-                if found.type_ == "TXT" and found.name.rstrip(".") == name.rstrip("."):
+                if found.type == "TXT" and found.name.rstrip(".") == name.rstrip("."):
                     for text in found.records:
                         reply.add_answer(RR(name, QTYPE.TXT, rdata=TXT(text.strip('"')), ttl=1))
         return reply
+
+
+class Proxy(ProxyRequestHandler):  # type: ignore[misc]
+    """moto's, which ends each connection after one answer, and here says so: Go would send a second request."""
+
+    def end_headers(self) -> None:
+        """Adds what is missing to an answer."""
+        if self.command != "CONNECT":
+            self.send_header("Connection", "close")
+        super().end_headers()
 
 
 def main() -> None:
@@ -47,7 +57,7 @@ def main() -> None:
     os.environ["TEST_PROXY_MODE"] = "true"
     route53 = get_backend("route53")[ACCOUNT]["aws"]
     zone = route53.create_hosted_zone(f"{sys.argv[1]}.", private_zone=False)
-    proxy = ThreadingHTTPServer((HERE, 0), ProxyRequestHandler)
+    proxy = ThreadingHTTPServer((HERE, 0), Proxy)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     dns = DNSServer(Zone(zone), address=HERE, port=0)
     dns.start_thread()

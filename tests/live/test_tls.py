@@ -506,7 +506,7 @@ def test_a_certificate_that_is_not_due_is_left_as_it_is(edge: TlsEdge) -> None:
 def _self_signed(folder: Path, name: str, host: str, *dates: str) -> tuple[str, str]:
     """Certificate and key in PEM for this host. dates: begin and end as openssl's `ca` reads them, or none."""
     key, request, certificate = (folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
-    run = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+    run: list[str | Path] = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
            "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}", "-keyout", key]  # fmt: skip
     if not dates:
         subprocess.run([*run, "-x509", "-days", "90", "-out", certificate], check=True, capture_output=True)
