@@ -67,7 +67,7 @@ REFUSALS: tuple[Refusal, ...] = (
         "add a CAA record for this CA (letsencrypt.org), or name another in seatable-vllm:domain.acme_server",
     ),
     Refusal(
-        r"time limit exceeded|propagation",
+        r"time limit exceeded",
         "the proof did not show up in the name's DNS servers in time",
         "check that seatable-vllm:domain.zone is the public zone that the name's NS records lead to",
     ),

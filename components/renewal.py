@@ -334,6 +334,8 @@ def acme(order: Acme) -> str:
     return f"""\
 explain() {{
   tail -n 20 "$1" >&2
+  # What it is about to do names things that did not go wrong.
+  grep -v -F '[INFO]' "$1" > "$part/errors" || true
 {_explanations()}
   fail "lego could not get a certificate; the lines above say why" "what they name, below seatable-vllm:domain"
 }}
@@ -367,9 +369,9 @@ def _explanations() -> str:
     lines = []
     for refusal in REFUSALS:
         told = f"fail {shlex.quote(refusal.cause)} {shlex.quote(refusal.change)}"
-        policy = "cat policy.json >&2; " if "AccessDenied" in refusal.pattern else ""
+        policy = "cat policy.json >&2 || true; " if "AccessDenied" in refusal.pattern else ""
         lines.append(
-            f'  if line=$(grep -i -m 1 -E -- {shlex.quote(refusal.pattern)} "$1"); then\n'
+            f'  if line=$(grep -i -m 1 -E -- {shlex.quote(refusal.pattern)} "$part/errors"); then\n'
             f'    {policy}echo "seen: ${{line:0:300}}" >&2\n'
             f"    {told}\n"
             "  fi"

@@ -686,7 +686,7 @@ def test_a_stack_with_a_domain_is_proved_over_https_and_keeps_its_certificate(
     }
     stack = make_stack("tls", {"domain": {"host": "localhost", "tls": "private-ca"}, "clients": clients})
     up = stack.up()
-    assert "certificate is valid: not publicly trusted" in up.stdout
+    assert "certificate is valid: not publicly trusted" in up.stdout + up.stderr
     assert wait_until(lambda: f"client={PROBER} " in stack.log(stack.edge), "the gate in the log", 10)
     outputs = stack.outputs()
     assert outputs["endpoint"] == f"https://localhost:{stack.edge_port}/v1"
@@ -702,7 +702,7 @@ def test_a_stack_with_a_domain_is_proved_over_https_and_keeps_its_certificate(
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
     again = stack.up()
-    assert "nothing changed" in again.stdout
+    assert "nothing changed" in again.stdout + again.stderr
     docker_client().containers.get(stack.edge).remove(force=True)
     stack.up()
     assert shown_certificate(stack.edge_port) == before
