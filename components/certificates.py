@@ -51,8 +51,6 @@ class Certificates(pulumi.ComponentResource):
     """When it ends (UTC, ISO 8601), as of the last look of an `up`."""
     ca: pulumi.Output[str]
     """PEM of what a client has to trust; empty where the machine's own roots do already."""
-    private: bool
-    """Whether clients surely have to be given that CA."""
     policy: str | None
     """The least that AWS has to allow for it (JSON); None where AWS is not asked."""
 
@@ -62,7 +60,6 @@ class Certificates(pulumi.ComponentResource):
         machine, domain = args["machine"], args["domain"]
         self.host = domain.host
         self.folder = f"{machine.data_dir}/certificates/live"
-        self.private = domain.tls == "private-ca" or args["given"].roots is not None or domain.acme_staging
         self.policy = route53_policy(domain.host, domain.zone_id) if domain.tls == "acme-dns" else None
         image = self._image(name)
         program = pulumi.Output.all(

@@ -248,10 +248,15 @@ for _ in range(300):
         asked = True
         docker("exec", container, "sh", "-c", "kill -USR2 1")
     time.sleep(0.1)
+log = docker("logs", "--tail", "20", container)
+log = log.stdout + log.stderr
+if "already in use" in log:
+    sys.stderr.write(log)
+    sys.exit("phase: edge\\ncause: seatable-vllm: port in use: another program has a port of the edge\\n"
+             "change: set seatable-vllm:ports.edge or ports.loopback to a free port, or end that program")
 state = docker("inspect", "--format", "{{{{.State.Status}}}} {{{{.RestartCount}}}}", container).stdout.split()
 if state[:1] != ["running"] or state[1:] != ["0"]:
-    log = docker("logs", "--tail", "20", container)
-    sys.stderr.write(log.stdout + log.stderr)
+    sys.stderr.write(log)
 print(f"phase: edge\\ncause: the edge at {{url}} does not answer with configuration {{generation}} ({{seen}})",
       file=sys.stderr)
 sys.exit(1)

@@ -17,6 +17,7 @@ import secrets
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -698,6 +699,23 @@ def test_a_stack_with_a_domain_is_proved_over_https_and_keeps_its_certificate(
     line = outputs["clients"]["agents"]["curl"]
     asked = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(asked.stdout)["choices"][0]["message"]["content"]
+    # SeaTable AI calls it so, with the variable that its text names.
+    program = (
+        "import litellm, sys; base, key, model = sys.stdin.read().split(); print(litellm.completion("
+        "model=f'hosted_vllm/{model}', api_base=base, api_key=key, max_tokens=4,"
+        " messages=[{'role': 'user', 'content': 'hi'}]).usage.completion_tokens)"
+    )
+    for ca, works in (("seatable-vllm-ca.pem", True), ("/etc/ssl/certs/ca-certificates.crt", False)):
+        called = subprocess.run(
+            [sys.executable, "-c", program],
+            input=f"{outputs['endpoint']} {outputs['clients']['agents']['key']} {outputs['model']}",
+            env={**os.environ, "SSL_CERT_FILE": ca, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (called.returncode == 0 and called.stdout.split()[-1] == "4") == works, (
+            called.stdout + called.stderr
+        )
+        assert works or "CERTIFICATE_VERIFY_FAILED" in called.stderr
     checked = checkout.run("check", stack.stack, "--client", "agents")
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
