@@ -110,6 +110,8 @@ edge={shlex.quote(renewal.edge)} port={renewal.port} unit={shlex.quote(renewal.u
 fail() {{ echo "phase: certificate" >&2; echo "cause: $1" >&2; echo "change: $2" >&2; exit 1; }}
 command -v openssl >/dev/null || fail "the openssl command is not there" "install openssl on the machine"
 cd "$folder"
+{_EDGE}
+{_GONE}
 if command -v flock >/dev/null; then exec 9>.lock; flock 9; fi
 rm -rf .part.*
 mkdir -p live
@@ -117,7 +119,6 @@ part=$(mktemp -d "$folder/.part.XXXXXX")
 trap 'rm -rf "$part"' EXIT
 {_CHECK}
 {obtain}
-{_EDGE}
 {_MAIN}"""
 
 
@@ -179,17 +180,19 @@ RELOAD
     fail "the edge does not take the new certificate within {RELOAD_SECONDS} s" "docker logs $edge says why"
 }}"""
 
-_MAIN = f"""\
+_GONE = f"""\
 if [ "$asked" = --timer ] && docker info >/dev/null 2>&1 && ! edge_has_this; then
-  sleep 60 # it may just be made again
-  if ! edge_has_this; then
+  sleep 60 # it may just be made again, or this file be a few minutes old and its edge not made yet
+  if ! edge_has_this && [ -z "$(find renew -mmin -60)" ]; then
     echo "the stack is gone, or has no domain any more: the timer removes itself"
     as_root() {{ if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }}
     as_root systemctl disable --now "$unit.timer"
     as_root rm -f "{UNITS}/$unit.timer" "{UNITS}/$unit.service"
     exit 0
   fi
-fi
+fi"""
+
+_MAIN = f"""\
 if [ "$asked" = --force ] || ! good_for {RENEW_DAYS}; then
   # Not as a condition: bash would then go on after an error inside.
   set +e

@@ -358,6 +358,10 @@ def test_the_timer_removes_itself_when_the_stack_is_gone_and_only_then(
     found = label.replace("$FOLDER", str(data / "certificates"))
     fake_command.add("docker", f'[ "$1" = info ] && exit 0\n[ "$1" = inspect ] && echo {shlex.quote(found)}')
     assert renew(data, fake_command, "--timer").returncode == 0
+    assert (systemd / "the-unit.timer").exists()  # the script is new: an `up` may be about to make the edge
+    os.utime(data / "certificates" / "renew", (0, 0))
+    done = subprocess.run([data / "certificates" / "renew", "--timer"], env=fake_command.environment, check=False)
+    assert done.returncode == 0
     assert (systemd / "the-unit.timer").exists() == stays
     assert (["systemctl", "disable", "--now", "the-unit.timer"] in fake_command.calls) != stays
 
