@@ -2,6 +2,7 @@
 
 import pulumi
 
+from components.certificates import certificates_for
 from components.client_settings import ClientSettings
 from components.edge import Edge
 from components.inference import Inference
@@ -17,7 +18,15 @@ try:
 except SettingsError as error:
     raise pulumi.RunError(str(error)) from None
 
-keys = Keys("keys", {"generations": {client: settings.generations(client) for client in settings.clients}})
+certificates = certificates_for(settings, machine)
+
+keys = Keys(
+    "keys",
+    {
+        "generations": {client: settings.generations(client) for client in settings.clients},
+        "prober": settings.domain is not None,
+    },
+)
 
 inference = Inference(
     "inference",
@@ -39,7 +48,9 @@ edge = Edge(
         "clients": settings.clients,
         "keys": keys,
         "images": settings.images,
+        "certificates": certificates,
         "port": settings.ports.edge,
+        "loopback_port": settings.ports.loopback,
     },
 )
 
@@ -49,8 +60,9 @@ readiness = Readiness(
         "machine": machine,
         "inference": inference,
         "edge": edge,
+        "certificates": certificates,
         "model": settings.model,
-        "key": keys.newest(settings.proving_client()),
+        "key": keys.prober or keys.newest(settings.proving_client()),
         "source": settings.local_source(settings.proving_client()),
     },
 )
@@ -62,6 +74,7 @@ client_settings = ClientSettings(
         "machine": machine,
         "inference": inference,
         "edge": edge,
+        "certificates": certificates,
         "keys": keys,
         "readiness": readiness,
     },

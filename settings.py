@@ -10,7 +10,7 @@ import copy
 import difflib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -23,7 +23,7 @@ NAMESPACE = "seatable-vllm"
 WIDEST_NETWORK = {4: 8, 6: 7}
 """Shortest prefix of a client network by IP version: 10.0.0.0/8 and fc00::/7 are the widest private ones."""
 
-SECRETS = frozenset({"hugging_face_token"})
+SECRETS = frozenset({"hugging_face_token", "aws_access_key_id", "aws_secret_access_key"})
 """Keys of the namespace that hold a secret; they are read as Pulumi secrets, never by `parse`."""
 
 OPTIONS_WE_OWN = {
@@ -110,8 +110,41 @@ def _option_value(value: object) -> object:
     return value
 
 
+def _written(value: object) -> object:
+    if value is None:
+        raise ValueError("is empty; write {host: NAME, tls: SOURCE}, or remove it")
+    return value
+
+
 Network = Annotated[str, BeforeValidator(_network)]
 Port = Annotated[int, Field(ge=1024, le=65535)]
+EdgePort = Annotated[int, Field(ge=1, le=65535)]
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_NAME = rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*"
+HostName = Annotated[
+    str,
+    _text_like(
+        rf"(?!.*\.[0-9]+$)(?![0-9]+$){_NAME}",
+        "is no host name; write it in small letters without scheme, port, path or *, such as llm.example.com",
+    ),
+]
+ZoneName = Annotated[str, _text_like(_NAME, "is no zone; write it without a dot at its end, such as example.com")]
+ZoneId = Annotated[str, _text_like(r"[A-Z0-9]{1,32}", "is no id of a hosted zone; it looks like Z0123456789ABC")]
+EmailAddress = Annotated[
+    str,
+    _text_like(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", "is no e-mail address"),
+]
+HttpsUrl = Annotated[
+    str,
+    _text_like(
+        r"https://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?",
+        "is no https:// address of an ACME directory, such as https://ca.example.com/acme/directory",
+    ),
+]
+FilePath = Annotated[str, _text_like(r"[^\x00\n]+", "is no path of a file")]
+PemOrPath = Annotated[
+    str, _text_like(r"[^\x00\n]+|\s*-----BEGIN CERTIFICATE-----[^\x00]+", "is no path of a file, and no PEM text")
+]
 ClientName = Annotated[
     str, _text_like(r"[a-z][a-z0-9-]{0,30}", "is no client name; use a-z, 0-9 and -, at most 31 characters")
 ]
@@ -209,18 +242,103 @@ class Client(_Tree):
     cidrs: Annotated[list[Network], Field(min_length=1)]
 
 
-class Ports(_Tree):
-    """TCP ports on the machine, both on the loopback address of a `local` stack."""
+class Domain(_Tree):
+    """A name and a certificate: the edge listens on all addresses, with TLS and nothing else."""
 
-    edge: Port = 8080
-    """Where clients connect."""
-    engine: Port = 18000
-    """Where vLLM answers the edge."""
+    host: HostName
+    """The name that clients use and that the certificate is for."""
+    tls: TlsSource
+    """Where the certificate comes from: an own CA on the machine, given files, or an ACME CA."""
+    zone: ZoneName | None = None
+    """acme-dns: the Route 53 zone that the host lies in."""
+    zone_id: ZoneId | None = None
+    """acme-dns: that zone's id; with it the machine need not be allowed to list zones."""
+    acme_email: EmailAddress | None = None
+    """acme-*: where the CA writes to."""
+    acme_staging: bool = False
+    """acme-*: the CA's staging directory, for trying: no client trusts its certificates."""
+    acme_server: HttpsUrl | None = None
+    """acme-*: directory of another ACME CA; None: Let's Encrypt."""
+    acme_ca: PemOrPath | None = None
+    """acme-*: PEM of that CA's roots, as text or the path of a file; None: the machine's own roots."""
+    certificate: FilePath | None = None
+    """files: PEM file with the certificate and its chain, on the computer that runs Pulumi."""
+    key: FilePath | None = None
+    """files: PEM file with its private key, without a passphrase; likewise."""
+
+    @property
+    def acme(self) -> bool:
+        """Whether the certificate comes from an ACME CA."""
+        return self.tls.startswith("acme-")
 
     @model_validator(mode="after")
-    def _two_ports(self) -> Ports:
+    def _each_source_has_what_it_needs(self) -> Domain:
+        problems = []
+        given = self.model_dump(exclude_defaults=True)
+        for setting, sources in BELONGS_TO.items():
+            if setting in given and self.tls not in sources:
+                problems.append(f"{setting}: is for tls {' or '.join(sources)}, not {self.tls}; remove it")
+        for setting in NEEDED_BY[self.tls]:
+            if setting not in given:
+                problems.append(f"{setting}: missing; tls {self.tls} needs it")
+        if self.zone and self.tls == "acme-dns" and not f".{self.host}".endswith(f".{self.zone}"):
+            problems.append(f"zone: {self.zone} does not hold {self.host}; name the zone that the host lies in")
+        if self.acme_staging and self.acme_server:
+            problems.append(
+                "acme_staging: is of Let's Encrypt, and acme_server names another CA; keep one of them"
+            )
+        if problems:
+            raise _RulesError("\n".join(problems))
+        return self
+
+
+TlsSource = Literal["private-ca", "files", "acme-dns", "acme-http"]
+
+_ACME: tuple[TlsSource, ...] = ("acme-dns", "acme-http")
+
+BELONGS_TO: Mapping[str, tuple[TlsSource, ...]] = {
+    "zone": ("acme-dns",),
+    "zone_id": ("acme-dns",),
+    "acme_email": _ACME,
+    "acme_staging": _ACME,
+    "acme_server": _ACME,
+    "acme_ca": _ACME,
+    "certificate": ("files",),
+    "key": ("files",),
+}
+"""Settings of a domain that only some sources of certificates have."""
+
+NEEDED_BY: Mapping[TlsSource, tuple[str, ...]] = {
+    "private-ca": (),
+    "files": ("certificate", "key"),
+    "acme-dns": ("zone", "acme_email"),
+    "acme-http": ("acme_email",),
+}
+"""What a source of certificates cannot do without."""
+
+
+HTTPS_PORT = 443
+HTTP_PORT = 80
+LOWEST_FREE_PORT = 1024
+
+
+class Ports(_Tree):
+    """TCP ports on the machine. Without a domain all are on its loopback address."""
+
+    edge: EdgePort = 8080
+    """Where clients connect; 443 where there is a domain."""
+    engine: Port = 18000
+    """Where vLLM answers the edge."""
+    loopback: Port | None = None
+    """Where the edge takes requests without a key, from the machine itself and SSH tunnels; None: nowhere."""
+
+    @model_validator(mode="after")
+    def _a_port_each(self) -> Ports:
         if self.edge == self.engine:
             raise _RulesError(f"edge: {self.edge} is the engine's port too; give each its own")
+        if self.loopback in (self.edge, self.engine):
+            whose = "edge" if self.loopback == self.edge else "engine"
+            raise _RulesError(f"loopback: {self.loopback} is the {whose}'s port too; give each its own")
         return self
 
 
@@ -229,6 +347,7 @@ class Images(_Tree):
 
     vllm: ImageReference | None = None
     haproxy: ImageReference | None = None
+    lego: ImageReference | None = None
 
 
 KeyGenerations = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2)]
@@ -248,9 +367,16 @@ class Settings(_Tree):
     """Which generations of a client's key are valid, oldest first; kept by scripts/rotate-key."""
     ports: Ports = Ports()
     images: Images = Images()
+    domain: Annotated[Domain | None, BeforeValidator(_written)] = None
+    """The endpoint's public name; None: it is reached from the machine's loopback address alone."""
 
     def local_source(self, client: str) -> str | None:
-        """A loopback address that this client may send from, or None: only such a client reaches a local stack."""
+        """A loopback address that this client may send from, or None.
+
+        Only such a client reaches a stack without a domain, and no client of one with a domain is looked for here.
+        """
+        if self.domain:
+            return None
         loopback = ipaddress.IPv4Network("127.0.0.0/8")
         for cidr in self.clients[client].cidrs:
             network = ipaddress.ip_network(cidr)
@@ -262,8 +388,10 @@ class Settings(_Tree):
     def proving_client(self) -> str:
         """A client whose key works from the machine itself, where nothing else is said from 127.0.0.1.
 
-        The gate proves the endpoint with it.
+        The gate proves the endpoint with it. With a domain it has a key of its own, and the first client is named.
         """
+        if self.domain:
+            return next(iter(self.clients))
         local = [name for name in self.clients if self.local_source(name)]
         return next((name for name in local if self.local_source(name) == "127.0.0.1"), local[0])
 
@@ -271,13 +399,31 @@ class Settings(_Tree):
         """The valid generations of this client's key, oldest first; the last one is handed out."""
         return self.key_generations.get(client, [1])
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_domain_is_served_at_the_port_of_https(cls, values: Any) -> Any:
+        """Fills in the edge's port, and takes a domain without anything in it (a schema's default) for none."""
+        if not isinstance(values, dict) or "domain" not in values:
+            return values
+        if values["domain"] == {}:
+            return {key: value for key, value in values.items() if key != "domain"}
+        ports = values.get("ports", {})
+        return {**values, "ports": {"edge": HTTPS_PORT, **ports}} if isinstance(ports, dict) else values
+
     @model_validator(mode="after")
     def _clients_and_generations_fit(self) -> Settings:
         problems = []
-        if not any(self.local_source(name) for name in self.clients):
+        if not self.domain and self.ports.edge < LOWEST_FREE_PORT:
             problems.append(
-                "clients: none of them may come from 127.0.0.0/8, and nobody else reaches a local endpoint; "
-                'give one the network "127.0.0.1/32"'
+                f"ports.edge: {self.ports.edge} is a port of the system; without a domain use {LOWEST_FREE_PORT} "
+                "or higher"
+            )
+        if self.domain and self.domain.tls == "acme-http" and self.ports.edge == HTTP_PORT:
+            problems.append(f"ports.edge: {HTTP_PORT} is where the CA asks with tls acme-http; use {HTTPS_PORT}")
+        if not self.domain and not any(self.local_source(name) for name in self.clients):
+            problems.append(
+                "clients: none of them may come from 127.0.0.0/8, and nobody else reaches an endpoint without a "
+                'domain; give one the network "127.0.0.1/32", or set seatable-vllm:domain'
             )
         for name, generations in self.key_generations.items():
             if name not in self.clients:
@@ -303,6 +449,7 @@ def parse(values: Mapping[str, object]) -> Settings:
         for key in values
         if key not in names
     ]
+    problems += _half_a_pair(values)
     known = {key: value for key, value in values.items() if key in Settings.model_fields}
     settings, errors = _validate(known)
     problems += [line for error in errors for line in _explain(error)]
@@ -313,6 +460,17 @@ def parse(values: Mapping[str, object]) -> Settings:
     if problems or settings is None:
         raise SettingsError("\n".join(["the stack's configuration cannot be used:", *dict.fromkeys(problems)]))
     return settings
+
+
+def _half_a_pair(values: Mapping[str, object]) -> Iterable[str]:
+    """The problem of one AWS secret without the other."""
+    pair = ("aws_access_key_id", "aws_secret_access_key")
+    for name, other in (pair, pair[::-1]):
+        if name in values and other not in values:
+            yield (
+                f"{NAMESPACE}:{other}: missing, and {name} is useless without it; "
+                f"pulumi config set --secret {NAMESPACE}:{other}"
+            )
 
 
 def _validate(values: Mapping[str, object]) -> tuple[Settings | None, list[Any]]:
@@ -326,7 +484,7 @@ def _validate(values: Mapping[str, object]) -> tuple[Settings | None, list[Any]]
 _SOME_CLIENT = {"kind": "openai", "cidrs": ["127.0.0.1/32"]}
 
 
-def _without(values: Mapping[str, object], errors: Iterable[Any]) -> dict[str, object]:
+def _without(values: Mapping[str, object], errors: Sequence[Any]) -> dict[str, object]:
     """The values without those that are broken, so that no rule complains of what is not there any more.
 
     Where a rule asks for a value that is broken, one that breaks no rule stands in for it.
@@ -335,11 +493,18 @@ def _without(values: Mapping[str, object], errors: Iterable[Any]) -> dict[str, o
     for error in errors:
         first, *inner = [str(part) for part in error["loc"]] or [""]
         section = left.get(first)
-        if first == "ports" or not inner or not isinstance(section, dict):
+        if first == "domain" and isinstance(section, dict):
+            stand_in = _SOME_DOMAIN_SETTINGS.get(inner[0]) if inner else None
+            if stand_in and section.get("tls") in NEEDED_BY:
+                section[inner[0]] = stand_in
+            else:
+                left["domain"] = dict(_SOME_DOMAIN)
+        elif first == "ports" or not inner or not isinstance(section, dict):
             left.pop(first, None)
         elif first == "clients":
-            section["some" if inner[1:] == ["[key]"] else inner[0]] = _SOME_CLIENT
-            if inner[1:] == ["[key]"]:
+            misnamed = any(each["loc"][:3] == ("clients", inner[0], "[key]") for each in errors)
+            section["some" if misnamed else inner[0]] = _SOME_CLIENT
+            if misnamed:
                 section.pop(inner[0], None)
         elif inner[0] == "extra_args" and len(inner) > 1 and isinstance(section.get("extra_args"), dict):
             section["extra_args"].pop(inner[1], None)
@@ -349,6 +514,16 @@ def _without(values: Mapping[str, object], errors: Iterable[Any]) -> dict[str, o
             section.pop(inner[0], None)
     return left
 
+
+_SOME_DOMAIN = {"host": "some.example", "tls": "private-ca"}
+_SOME_DOMAIN_SETTINGS = {
+    "acme_email": "some@example.com",
+    "acme_server": "https://some.example",
+    "certificate": "some",
+    "key": "some",
+    "acme_ca": "some",
+}
+"""A domain that breaks no rule, and settings of one that break none whatever its host is."""
 
 _STAND_INS = {"name": "some/model", "revision": "some"}
 """A model whose limits are not known, and a revision: with them no rule of the model complains."""

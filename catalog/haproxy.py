@@ -12,9 +12,30 @@ from dataclasses import dataclass
 DIRECTORY = "/etc/seatable-vllm/edge"
 """Inside the container: `releases/<generation>/` and the link `live` to the one in use."""
 
+CONTAINER_ROLE = "edge"
+"""What its container is called, after the stack's name."""
+
 CONFIGURATION = "haproxy.cfg"
 CLIENT_KEYS = "client-keys.map"
 ENGINE_KEY = "engine-key.map"
+
+CERTIFICATES = "/etc/seatable-vllm/certificates"
+"""Inside the container, where TLS is on: a folder with CERTIFICATE in it and nothing else."""
+
+CERTIFICATE = "edge.pem"
+"""The certificate with its chain and its private key, in one file."""
+
+IPV6_ONLY = "v6only"
+"""The word in a bind line by which a machine without IPv6 knows the line that it has to leave out."""
+
+PROBER = "_prober"
+"""The gate's own client where there is a domain; no client of a stack can have an underscore in its name."""
+
+TUNNEL = "_loopback"
+"""Who requests without a key are in the log: they came to the loopback listener, by an SSH tunnel perhaps."""
+
+FROM_THE_MACHINE_ITSELF = ("127.0.0.1/32", "::1/128")
+"""Where PROBER's key is valid."""
 
 GENERATION_HEADER = "x-edge-generation"
 """Response header that names the configuration in use; how a reload is known to have happened."""
@@ -55,28 +76,39 @@ def _refuse(status: int, message: str) -> str:
     return _answer("http-request return", status, message)
 
 
+def plain_bind(address: str, port: int) -> list[str]:
+    """Listening on one address without TLS; for loopback addresses."""
+    return [f"{address}:{port}"]
+
+
+def tls_binds(port: int) -> list[str]:
+    """Listening on all addresses with TLS 1.2 or newer. Two lines, so that each client is seen with the address
+    that its network is written with."""
+    tls = f"ssl crt {CERTIFICATES}/{CERTIFICATE} alpn h2,http/1.1"
+    return [f"0.0.0.0:{port} {tls}", f"[::]:{port} {IPV6_ONLY} {tls}"]
+
+
 def edge_files(
     *,
     clients: Mapping[str, EdgeClient],
     client_keys: Mapping[str, Sequence[str]],
     engine_key: str,
-    bind: str,
+    bind: Sequence[str],
     engine: str,
+    loopback_port: int | None = None,
 ) -> EdgeFiles:
     """Everything HAProxy reads, with a name (12 hex digits) that changes when any of it does.
 
-    clients: by name. client_keys: the valid keys of each client. bind: address:port the edge listens on.
-    engine: address:port of vLLM.
+    clients: by name. client_keys: the valid keys of each client. bind: what stands in the bind lines of the edge.
+    engine: address:port of vLLM. loopback_port: where requests without a key are taken, or None.
     """
     keys = "".join(f"{key} {name}\n" for name in clients for key in client_keys[name])
     secrets = {CLIENT_KEYS: keys, ENGINE_KEY: f"engine {engine_key}\n"}
-    template = _configuration(clients, bind, engine, generation="@generation@")
+    parts = [_GLOBAL, _DEFAULTS, _frontend(clients, bind, "@generation@")]
+    parts += [_loopback(clients, loopback_port, "@generation@")] if loopback_port else []
+    template = "\n".join([*parts, _backend(engine)])
     digest = hashlib.sha256("\0".join([template, *secrets.values()]).encode()).hexdigest()[:12]
     return EdgeFiles(digest, {CONFIGURATION: template.replace("@generation@", digest), **secrets})
-
-
-def _configuration(clients: Mapping[str, EdgeClient], bind: str, engine: str, generation: str) -> str:
-    return "\n".join([_GLOBAL, _DEFAULTS, _frontend(clients, bind, generation), _backend(engine)])
 
 
 _GLOBAL = """\
@@ -92,6 +124,9 @@ global
     hard-stop-after 1h
     # The files of this set lie beside this one.
     default-path config
+    # Where TLS is on: nothing older than 1.2, and with that only what keeps past traffic secret.
+    ssl-default-bind-options ssl-min-ver TLSv1.2
+    ssl-default-bind-ciphers ECDHE+AESGCM:ECDHE+CHACHA20
 """
 
 _DEFAULTS = f"""\
@@ -118,19 +153,51 @@ defaults
 """
 
 
-def _frontend(clients: Mapping[str, EdgeClient], bind: str, generation: str) -> str:
-    doors = [f"{{ path -m str {path} }} {{ method {' '.join(methods)} }}" for path, methods in ROUTES.items()]
+def _frontend(clients: Mapping[str, EdgeClient], bind: Sequence[str], generation: str) -> str:
     lines = [
         "frontend clients",
-        f"    bind {bind}",
-        f"    http-after-response set-header {GENERATION_HEADER} {generation}",
-        "    http-request set-var(txn.path) path",
+        *[f"    bind {each}" for each in bind],
+        *_begin(generation),
         "",
         "    # 1. Where from: the addresses of the clients, and nobody else.",
-        *[line for name, client in clients.items() for line in _addresses(f"client_{name}", client.cidrs)],
+        *_client_addresses(clients),
         *_addresses("from_any", sorted({cidr for client in clients.values() for cidr in client.cidrs})),
         f"    {_refuse(403, 'this address is not allowed')} unless from_any",
         "",
+        *_doors(),
+        "",
+        *_keys(clients),
+        *_pass_on(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _loopback(clients: Mapping[str, EdgeClient], port: int, generation: str) -> str:
+    """The listener for what cannot send a key; reached by programs on the machine and tunnels that end there."""
+    lines = [
+        "frontend loopback",
+        f"    bind 127.0.0.1:{port}",
+        *_begin(generation),
+        *_client_addresses(clients),
+        *_doors(),
+        "",
+        *_keys(clients),
+        f"    http-request set-var(txn.client) str({TUNNEL}) if {{ req.fhdr_cnt(authorization) eq 0 }}",
+        *_pass_on(),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _begin(generation: str) -> list[str]:
+    return [
+        f"    http-after-response set-header {GENERATION_HEADER} {generation}",
+        "    http-request set-var(txn.path) path",
+    ]
+
+
+def _doors() -> list[str]:
+    doors = [f"{{ path -m str {path} }} {{ method {' '.join(methods)} }}" for path, methods in ROUTES.items()]
+    return [
         "    # 2. Which door: these paths with these methods, letter for letter.",
         f"    {_refuse(404, 'not found')} unless {' or '.join(doors)}",
         "    # The engine sees the plain path: no query (it logs them), no upgrade, no claims of a client.",
@@ -138,7 +205,11 @@ def _frontend(clients: Mapping[str, EdgeClient], bind: str, generation: str) -> 
         "    http-request del-header upgrade",
         "    http-request del-header forwarded",
         "    http-request del-header x- -m beg",
-        "",
+    ]
+
+
+def _keys(clients: Mapping[str, EdgeClient]) -> list[str]:
+    return [
         "    # 3. Which key: a client's key, from that client's addresses, becomes the engine's. Any other",
         "    #    is taken away, and vLLM itself answers 401.",
         "    acl one_bearer req.fhdr_cnt(authorization) eq 1",
@@ -150,12 +221,20 @@ def _frontend(clients: Mapping[str, EdgeClient], bind: str, generation: str) -> 
             f" if {{ var(txn.client) -m str {name} }} !client_{name}"
             for name in clients
         ],
+    ]
+
+
+def _pass_on() -> list[str]:
+    return [
         "    http-request del-header authorization",
         f'    http-request set-header authorization "Bearer %[str(engine),map_str({ENGINE_KEY})]"'
         " if { var(txn.client) -m found }",
         "    default_backend engine",
     ]
-    return "\n".join(lines) + "\n"
+
+
+def _client_addresses(clients: Mapping[str, EdgeClient]) -> list[str]:
+    return [line for name, client in clients.items() for line in _addresses(f"client_{name}", client.cidrs)]
 
 
 def _addresses(acl: str, cidrs: Sequence[str]) -> list[str]:

@@ -22,3 +22,5 @@ VLLM_GPU = ImageSource(f"vllm/vllm-openai:v{VLLM_VERSION}", made=None)
 VLLM_CPU = ImageSource(f"vllm/vllm-openai-cpu:v{VLLM_VERSION}", made=f"seatable-vllm/vllm-cpu:{VLLM_VERSION}")
 HAPROXY = ImageSource("haproxy:3.2", made="seatable-vllm/haproxy:debian")
 """3.2 is a long-term branch; the recipe takes the one of Debian bookworm, 2.6. The configuration suits both."""
+LEGO = ImageSource("goacme/lego:v4.31.0", made="seatable-vllm/lego:debian")
+"""ACME client. The last branch with the commands `run` and `renew`, which Debian's 4.9 has too; 5 has others."""

@@ -6,8 +6,10 @@ which the first failure is the one to mend first.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -42,7 +44,8 @@ class Failed(Exception):  # noqa: N818 - reads as the verdict it is
 class Target:
     """One endpoint as one client sees it.
 
-    base_url: ends in /v1. key: that client's key. source: local address to send from, or None.
+    base_url: ends in /v1. key: that client's key. source: local address to send from, or None. address: where to
+    connect in place of the URL's host, or None. ca: PEM of what to trust where the system's roots do not, or "".
     """
 
     base_url: str
@@ -51,6 +54,8 @@ class Target:
     max_model_len: int
     tools: bool
     source: str | None = None
+    address: str | None = None
+    ca: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,37 @@ class Verdict:
     detail: str
 
 
+class Untrusted(Failed):
+    """The certificate that was shown is not one for this name that can be trusted."""
+
+
+class _Secure(http.client.HTTPSConnection):
+    """HTTPS to an address that need not be the one that the name leads to."""
+
+    def __init__(self, target: Target, context: ssl.SSLContext, seconds: float) -> None:
+        url = urlsplit(target.base_url)
+        super().__init__(url.hostname or "", url.port, timeout=seconds)
+        self._seconds = seconds
+        self._source = (target.source, 0) if target.source else None
+        self._address = target.address or self.host
+        self._trusting = context
+
+    def connect(self) -> None:
+        plain = socket.create_connection((self._address, self.port), self._seconds, self._source)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = self._trusting.wrap_socket(plain, server_hostname=self.host)
+
+
+@functools.cache
+def _trusting(ca: str) -> ssl.SSLContext:
+    """What is trusted: the system's roots, and this PEM, down to a certificate that stands in it itself."""
+    context = ssl.create_default_context()
+    if ca:
+        context.load_verify_locations(cadata=ca)
+        context.verify_flags |= 0x80000  # X509_V_FLAG_PARTIAL_CHAIN; ssl has a name for it since Python 3.10
+    return context
+
+
 def ask(
     target: Target,
     method: str,
@@ -92,10 +128,7 @@ def ask(
     source = (target.source, 0) if target.source else None
     connection: http.client.HTTPConnection
     if url.scheme == "https":
-        connection = http.client.HTTPSConnection(
-            url.hostname or "", url.port, timeout=seconds, source_address=source,
-            context=ssl.create_default_context(),
-        )  # fmt: skip
+        connection = _Secure(target, _trusting(target.ca), seconds)
     else:
         connection = http.client.HTTPConnection(
             url.hostname or "", url.port, timeout=seconds, source_address=source
@@ -109,6 +142,8 @@ def ask(
         while piece := response.read1(65536):
             pieces.append(piece)
             arrivals.append(time.monotonic() - begin)
+    except ssl.SSLCertVerificationError as error:
+        raise Untrusted(f"the certificate for {url.hostname} is refused: {error.verify_message}") from error
     except (OSError, http.client.HTTPException) as error:
         raise Failed(f"{method} {path}: no answer from {url.netloc}: {error}") from error
     finally:
@@ -125,6 +160,25 @@ def _expect(answer: Answer, status: int, what: str) -> Answer:
 def _chat(target: Target, content: str, **options: Any) -> Answer:
     body = {"model": target.model, "messages": [{"role": "user", "content": content}], **options}
     return ask(target, "POST", "/v1/chat/completions", key=target.key, body=body)
+
+
+def certificate_is_valid(target: Target) -> str:
+    """The certificate is for the name and not ended, and somebody vouches for it; says who."""
+    ended = ""
+    for ca, vouching in (("", "publicly trusted"), (target.ca, "not publicly trusted: clients need its CA")):
+        connection = _Secure(target, _trusting(ca), REQUEST_SECONDS)
+        try:
+            connection.connect()
+            shown = connection.sock.getpeercert() if isinstance(connection.sock, ssl.SSLSocket) else None
+        except ssl.SSLCertVerificationError as error:
+            ended = error.verify_message
+        except OSError as error:
+            raise Failed(f"no TLS with {target.base_url}: {error}") from error
+        else:
+            return f"{vouching}; good until {(shown or {}).get('notAfter', '?')}"
+        finally:
+            connection.close()
+    raise Untrusted(f"the certificate for {urlsplit(target.base_url).hostname} is refused: {ended}")
 
 
 def key_is_asked_for(target: Target) -> str:
@@ -223,8 +277,11 @@ GATE_CHECKS = (key_is_asked_for, model_is_listed, completion_is_real, engine_is_
 
 
 def run(target: Target, checks: tuple[Callable[[Target], str], ...] = CHECKS) -> Iterator[Verdict]:
-    """The verdicts, one after the other. A check that cannot read an answer fails; it never raises."""
-    for check in checks:
+    """The verdicts, one after the other, that on the certificate first where there is one.
+
+    A check that cannot read an answer fails; it never raises.
+    """
+    for check in (certificate_is_valid, *checks) if target.base_url.startswith("https:") else checks:
         name = check.__name__.replace("_", " ")
         try:
             yield Verdict(name, True, check(target))

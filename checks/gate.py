@@ -124,6 +124,13 @@ def _start_if_stopped(name: str) -> Container:
 def _answers(target: endpoint.Target) -> bool:
     try:
         return endpoint.ask(target, "GET", "/v1/models", key=target.key, seconds=LOOK_SECONDS).status == 200
+    except endpoint.Untrusted as error:
+        # No waiting mends this.
+        raise GateFailed(
+            f"phase: certificate\ncause: {error}\n"
+            "change: seatable-vllm:domain (host, and for tls files the certificate with its whole chain); "
+            "then run up again"
+        ) from error
     except endpoint.Failed:
         return False
 

@@ -8,7 +8,8 @@ class ClientEndpoint:
     """One client's view of the endpoint.
 
     base_url: ends in /v1. key: this client's own. model: the id to send, letter for letter.
-    source: the local address to send from, where it is not the usual one.
+    source: the local address to send from, where it is not the usual one. private_ca: whether the client has to be
+    given the CA (the output ca_certificate), because no system trusts it by itself.
     """
 
     base_url: str
@@ -16,3 +17,10 @@ class ClientEndpoint:
     model: str
     max_model_len: int
     source: str | None = None
+    private_ca: bool = False
+
+
+CA_FILE = "seatable-vllm-ca.pem"
+"""What the texts call the file that a client keeps the output ca_certificate in."""
+
+SAVE_CA = f"scripts/output STACK ca_certificate > {CA_FILE}"

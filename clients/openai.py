@@ -3,17 +3,19 @@
 import json
 import shlex
 
-from clients.endpoint import ClientEndpoint
+from clients.endpoint import CA_FILE, SAVE_CA, ClientEndpoint
 
 QUESTION = "What is the capital of France?"
 
 
 def env(endpoint: ClientEndpoint) -> str:
     """Shell lines for the `openai` SDK, LiteLLM and whatever else reads OPENAI_*."""
+    ca = f"# private CA: {SAVE_CA}\nSSL_CERT_FILE='{CA_FILE}'\n" if endpoint.private_ca else ""
     return (
         f"OPENAI_BASE_URL='{endpoint.base_url}'\n"
         f"OPENAI_API_KEY='{endpoint.key}'\n"
         f"OPENAI_MODEL='{endpoint.model}'\n"
+        f"{ca}"
     )
 
 
@@ -26,9 +28,10 @@ def curl(endpoint: ClientEndpoint) -> str:
     body = json.dumps(
         {"model": endpoint.model, "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
     )
+    trust = f"--cacert {CA_FILE} " if endpoint.private_ca else ""
     interface = f"--interface {endpoint.source} " if endpoint.source else ""
     header = shlex.quote(f'header = "Authorization: Bearer {endpoint.key}"')
     return (
-        f"printf %s {header} | curl -sS -K - {interface}{endpoint.base_url}/chat/completions"
+        f"printf %s {header} | curl -sS -K - {trust}{interface}{endpoint.base_url}/chat/completions"
         f" -H 'Content-Type: application/json' -d {shlex.quote(body)}"
     )

@@ -7,6 +7,7 @@ import pulumi
 
 from clients.blocks import blocks
 from clients.endpoint import ClientEndpoint
+from components.certificates import Certificates
 from components.edge import Edge
 from components.inference import Inference
 from components.keys import Keys
@@ -28,6 +29,8 @@ class ClientSettingsArgs(TypedDict):
     """What serves them."""
     edge: Edge
     """Where clients connect."""
+    certificates: Certificates | None
+    """What the edge shows, or None where it speaks plain HTTP."""
     keys: Keys
     """Each client's keys; the newest one is handed out."""
     readiness: Readiness
@@ -65,6 +68,8 @@ class ClientSettings(pulumi.ComponentResource):
                 "device": machine.device,
             },
             "clients": pulumi.Output.all(**per_client),
+            **_certificate(settings, args["certificates"]),
+            **_loopback(settings),
             **_shortcuts(settings, per_client),
         }
         self.register_outputs({})
@@ -77,13 +82,38 @@ class ClientSettings(pulumi.ComponentResource):
         here = settings.local_source(client)
         source = None if here == machine_address else here
 
-        def texts(key: str) -> Mapping[str, str]:
+        certificates = args["certificates"]
+
+        def texts(known: Mapping[str, str]) -> Mapping[str, str]:
             return blocks(
                 settings.clients[client].kind,
-                ClientEndpoint(base_url, key, model.name, model.context_tokens, source),
+                ClientEndpoint(
+                    base_url, known["key"], model.name, model.context_tokens, source, private_ca=bool(known["ca"])
+                ),
             )
 
-        return args["keys"].newest(client).apply(texts)
+        ca = certificates.ca if certificates else ""
+        return pulumi.Output.all(key=args["keys"].newest(client), ca=ca).apply(texts)
+
+
+def _certificate(settings: Settings, certificates: Certificates | None) -> dict[str, pulumi.Input[Any]]:
+    """The outputs that only a stack with a domain has."""
+    if certificates is None or settings.domain is None:
+        return {}
+    told: dict[str, pulumi.Input[Any]] = {
+        "certificate": {
+            "host": certificates.host,
+            "issuer": settings.domain.tls,
+            "not_after": certificates.not_after,
+        },
+        "ca_certificate": certificates.ca,
+    }
+    return told | ({"route53_policy": certificates.policy} if certificates.policy else {})
+
+
+def _loopback(settings: Settings) -> dict[str, pulumi.Input[Any]]:
+    port = settings.ports.loopback
+    return {"loopback": f"http://127.0.0.1:{port}/v1"} if port else {}
 
 
 def _shortcuts(

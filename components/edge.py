@@ -12,14 +12,15 @@ import pulumi_docker as docker
 from catalog import haproxy
 from catalog.images import HAPROXY
 from checks.gate import RESTARTS_UNTIL_FAILURE
+from components.certificates import Certificates
 from components.image import ContainerImage
 from components.inference import Inference
 from components.keys import Keys
 from components.machine import Machine
-from settings import Client, Images
+from settings import HTTPS_PORT, Client, Images
 
 TYPE = "seatable-vllm:index:Edge"
-ROLE = "edge"
+ROLE = haproxy.CONTAINER_ROLE
 
 STOP_GRACE_SECONDS = 30
 """Patience for running streams when the container is stopped."""
@@ -42,10 +43,14 @@ class EdgeArgs(TypedDict):
     """Clients by name, with their networks."""
     keys: Keys
     """Each client's keys."""
+    certificates: Certificates | None
+    """What it shows to clients on all addresses of the machine; None: plain HTTP on the loopback address."""
     images: Images
     """References that take the place of the pinned images."""
     port: int
     """TCP port it listens on."""
+    loopback_port: int | None
+    """TCP port on the machine's loopback address where no key is asked for, or None."""
 
 
 class Edge(pulumi.ComponentResource):
@@ -67,7 +72,8 @@ class Edge(pulumi.ComponentResource):
         self._args = args
         machine = args["machine"]
         self.container_name = machine.container_name(ROLE)
-        self.base_url = f"http://{machine.address}:{args['port']}/v1"
+        certificates = args["certificates"]
+        self.base_url = base_url(certificates.host if certificates else None, machine.address, args["port"])
         image = ContainerImage(
             f"{name}-image",
             {"machine": machine, "source": HAPROXY, "override": args["images"].haproxy},
@@ -81,18 +87,21 @@ class Edge(pulumi.ComponentResource):
             f"{name}-release",
             {
                 "program": pulumi.Output.all(files=files, image=image.reference).apply(
-                    lambda known: release_program(folder, known["files"], known["image"])
+                    lambda known: release_program(
+                        folder, known["files"], known["image"], certificates.folder if certificates else None
+                    )
                 )
             },
             parent=self,
-            depends_on=[image.present],
+            depends_on=[image.present, *([certificates.present] if certificates else [])],
         )
         self.container = self._container(name, image, folder, [image.present, release.resource])
+        here = f"https://127.0.0.1:{args['port']}/v1" if certificates else self.base_url
         reload = machine.run(
             f"{name}-reload",
             {
                 "program": self.generation.apply(
-                    lambda generation: reload_program(self.container_name, self.base_url, generation)
+                    lambda generation: reload_program(self.container_name, here, generation)
                 ),
                 "triggers": [self.container.id],
             },
@@ -103,23 +112,33 @@ class Edge(pulumi.ComponentResource):
         self.register_outputs({"base_url": self.base_url, "generation": self.generation})
 
     def _files(self) -> pulumi.Output[haproxy.EdgeFiles]:
-        args = self._args
+        args, port = self._args, self._args["port"]
         clients = {name: haproxy.EdgeClient(client.cidrs) for name, client in args["clients"].items()}
-        bind = f"{args['machine'].address}:{args['port']}"
-        return pulumi.Output.all(client_keys=args["keys"].clients, engine_key=args["inference"].key).apply(
+        keys = dict(args["keys"].clients)
+        if args["keys"].prober:
+            clients[haproxy.PROBER] = haproxy.EdgeClient(haproxy.FROM_THE_MACHINE_ITSELF)
+            keys[haproxy.PROBER] = [args["keys"].prober]
+        plain = haproxy.plain_bind(args["machine"].address, port)
+        return pulumi.Output.all(client_keys=keys, engine_key=args["inference"].key).apply(
             lambda known: haproxy.edge_files(
                 clients=clients,
                 client_keys=known["client_keys"],
                 engine_key=known["engine_key"],
-                bind=bind,
+                bind=haproxy.tls_binds(port) if args["certificates"] else plain,
                 engine=args["inference"].address,
+                loopback_port=args["loopback_port"],
             )
         )
 
     def _container(
         self, name: str, image: ContainerImage, folder: str, depends_on: list[pulumi.Resource]
     ) -> docker.Container:
-        machine = self._args["machine"]
+        machine, certificates = self._args["machine"], self._args["certificates"]
+        mounts = {folder: haproxy.DIRECTORY}
+        labels = {"port": str(self._args["port"])}
+        if certificates:
+            mounts[certificates.folder] = haproxy.CERTIFICATES
+            labels["certificates"] = certificates.folder
         return docker.Container(
             f"{name}-haproxy",
             name=self.container_name,
@@ -138,19 +157,30 @@ class Edge(pulumi.ComponentResource):
             log_driver="json-file",
             log_opts={"max-size": "10m", "max-file": "3"},
             volumes=[
-                docker.ContainerVolumeArgs(host_path=folder, container_path=haproxy.DIRECTORY, read_only=True)
+                docker.ContainerVolumeArgs(host_path=outside, container_path=inside, read_only=True)
+                for outside, inside in mounts.items()
             ],
-            labels=machine.labels(port=str(self._args["port"])),
+            labels=machine.labels(**labels),
             opts=machine.docker_options(parent=self, depends_on=depends_on),
         )
 
 
-def release_program(folder: str, files: haproxy.EdgeFiles, image: str) -> str:
+def base_url(host: str | None, address: str, port: int) -> str:
+    """What clients are told. host: the name in the certificate, or None: plain HTTP at the machine's address."""
+    if host is None:
+        return f"http://{address}:{port}/v1"
+    return f"https://{host}/v1" if port == HTTPS_PORT else f"https://{host}:{port}/v1"
+
+
+def release_program(folder: str, files: haproxy.EdgeFiles, image: str, certificates: str | None = None) -> str:
     """A bash program that lays down one set of files, lets HAProxy try it, and points `live` at it.
+
+    certificates: the folder with the edge's certificate, or None.
 
     The set in use stays untouched until the new one has passed, so a restart at any moment finds a whole one.
     """
     encoded = base64.b64encode(json.dumps(dict(files.files)).encode()).decode()
+    mount = f"--volume {shlex.quote(f'{certificates}:{haproxy.CERTIFICATES}:ro')} " if certificates else ""
     return f"""\
 set -euo pipefail
 umask 077
@@ -161,12 +191,14 @@ trap 'rm -rf "$part"' EXIT
 base64 -d > "$part/files.json" <<'FILES'
 {encoded}
 FILES
-python3 -c 'import json, pathlib, sys
+python3 -c 'import json, pathlib, re, sys
 part = pathlib.Path(sys.argv[1])
 for name, text in json.loads((part / "files.json").read_text()).items():
+    if not pathlib.Path("/proc/net/if_inet6").exists():  # it could listen on no address of that kind
+        text = re.sub(r"(?m)^ *bind .* {haproxy.IPV6_ONLY} .*\\n", "", text)
     (part / name).write_text(text)' "$part"
 rm "$part/files.json"
-if ! told=$(docker run --rm --network none --user 0:0 --volume "$part:{haproxy.DIRECTORY}:ro" \\
+if ! told=$(docker run --rm --network none --user 0:0 --volume "$part:{haproxy.DIRECTORY}:ro" {mount}\\
   "$image" haproxy -c -f {haproxy.DIRECTORY}/{haproxy.CONFIGURATION} 2>&1); then
   grep -v '\\.map' <<< "$told" >&2 || true  # a line about a map could show a key
   echo "phase: edge" >&2
@@ -196,12 +228,13 @@ def reload_program(container: str, base_url: str, generation: str) -> str:
 set -euo pipefail
 container={shlex.quote(container)} url={shlex.quote(base_url)} generation={shlex.quote(generation)}
 python3 - "$container" "$url/models" "$generation" <<'RELOAD'
-import signal, subprocess, sys, time, urllib.error, urllib.request
+import signal, ssl, subprocess, sys, time, urllib.error, urllib.request
 signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a stack trace
 container, url, generation = sys.argv[1:]
+anyone = ssl._create_unverified_context()  # whose certificate it is, is for the last gate to say
 def now():
     try:
-        answer = urllib.request.urlopen(url, timeout=5)
+        answer = urllib.request.urlopen(url, timeout=5, context=anyone)
     except urllib.error.HTTPError as error:
         answer = error
     except OSError:
@@ -226,9 +259,14 @@ while time.monotonic() < end:
     if not seen and state()[1] - begin >= {RESTARTS_UNTIL_FAILURE}:
         break  # it keeps ending, and another minute will not cure that
     time.sleep(0.1)
+log = docker("logs", "--tail", "20", container)
+log = log.stdout + log.stderr
+if "already in use" in log:
+    sys.stderr.write(log)
+    sys.exit("phase: edge\\ncause: seatable-vllm: port in use: another program has a port of the edge\\n"
+             "change: set seatable-vllm:ports.edge or ports.loopback to a free port, or end that program")
 if state() != ("running", 0):
-    log = docker("logs", "--tail", "20", container)
-    sys.stderr.write(log.stdout + log.stderr)
+    sys.stderr.write(log)
 print(f"phase: edge\\ncause: the edge at {{url}} does not answer with configuration {{generation}} ({{seen}})",
       file=sys.stderr)
 sys.exit(1)

@@ -17,6 +17,8 @@ class KeysArgs(TypedDict):
 
     generations: Mapping[str, Sequence[int]]
     """Valid generations of each client's key, oldest first. A new number is a new key."""
+    prober: bool
+    """Whether the last gate needs a key of its own, because no client may come from the machine itself."""
 
 
 class Keys(pulumi.ComponentResource):
@@ -26,6 +28,8 @@ class Keys(pulumi.ComponentResource):
     """What the edge shows to vLLM in place of a client's key."""
     clients: Mapping[str, Sequence[pulumi.Output[str]]]
     """The valid keys of each client, oldest first."""
+    prober: pulumi.Output[str] | None
+    """The last gate's own key; it is never handed out, and valid on the machine itself alone."""
 
     def __init__(self, name: str, args: KeysArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
@@ -34,6 +38,7 @@ class Keys(pulumi.ComponentResource):
             client: [self._key(f"{name}-{client}-{generation}") for generation in generations]
             for client, generations in args["generations"].items()
         }
+        self.prober = self._key(f"{name}-prober") if args["prober"] else None
         self.register_outputs({})
 
     def newest(self, client: str) -> pulumi.Output[str]:

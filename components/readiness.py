@@ -6,6 +6,7 @@ from typing import TypedDict
 import pulumi
 
 from checks.bundle import gate_program
+from components.certificates import Certificates
 from components.edge import Edge
 from components.inference import Inference
 from components.machine import Machine
@@ -27,6 +28,8 @@ class ReadinessArgs(TypedDict):
     """The engine that is waited for."""
     edge: Edge
     """The way that the request takes."""
+    certificates: Certificates | None
+    """What the edge has to show, or None where it speaks plain HTTP."""
     model: Model
     """What must be served."""
     key: pulumi.Input[str]
@@ -44,9 +47,9 @@ class Readiness(pulumi.ComponentResource):
     def __init__(self, name: str, args: ReadinessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
         inference, edge = args["inference"], args["edge"]
-        model, source = args["model"], args["source"]
+        model, source, certificates = args["model"], args["source"], args["certificates"]
 
-        def order(key: str) -> str:
+        def order(key: str, ca: str) -> str:
             target = {
                 "base_url": edge.base_url,
                 "key": key,
@@ -54,6 +57,9 @@ class Readiness(pulumi.ComponentResource):
                 "max_model_len": model.context_tokens,
                 "tools": model.parser is not None,
                 "source": source,
+                # The name may lead elsewhere from here, or to an address that cannot be reached from inside.
+                "address": "127.0.0.1" if certificates else None,
+                "ca": ca,
             }
             return json.dumps(
                 {
@@ -67,7 +73,9 @@ class Readiness(pulumi.ComponentResource):
         ran = args["machine"].run(
             f"{name}-gate",
             {
-                "program": pulumi.Output.secret(args["key"]).apply(lambda key: gate_program(order(key))),
+                "program": pulumi.Output.all(
+                    key=pulumi.Output.secret(args["key"]), ca=certificates.ca if certificates else ""
+                ).apply(lambda known: gate_program(order(known["key"], known["ca"]))),
                 "interpreter": PYTHON,
                 "triggers": [inference.container.id, edge.generation],
             },

@@ -1,11 +1,11 @@
-"""The command line: `python -m images vllm|haproxy|model|all` makes them ready and prints what they are."""
+"""The command line: `python -m images vllm|haproxy|lego|model|all` makes them ready and prints what they are."""
 
 import argparse
 import sys
 import time
 from pathlib import Path
 
-from catalog.images import HAPROXY, VLLM_CPU
+from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
@@ -28,7 +28,7 @@ class Lines:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m images", description=__doc__)
-    parser.add_argument("what", choices=("vllm", "haproxy", "model", "all"))
+    parser.add_argument("what", choices=("vllm", "haproxy", "lego", "model", "all"))
     parser.add_argument(
         "--models", type=Path, default=cache_dir() / "models", help="folder for the model (default: %(default)s)"
     )
@@ -37,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.what in ("haproxy", "all"):
             lines.say(f"HAProxy: {obtain(HAPROXY, lines.say)}")
-        if options.what != "haproxy":
+        if options.what == "lego":
+            lines.say(f"lego: {obtain(LEGO, lines.say)}")
+        if options.what not in ("haproxy", "lego"):
             vllm = obtain(VLLM_CPU, lines.say)
             lines.say(f"vLLM: {vllm}")
             if options.what != "vllm":

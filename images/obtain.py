@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from catalog.images import ImageSource
-from images import ImageUnavailable, Say, haproxy, vllm_cpu
+from images import ImageUnavailable, Say, haproxy, lego, vllm_cpu
 from images.build import build
 from images.daemon import Daemon, DockerDaemon, made_by
 from images.pull import PullFailed
@@ -18,7 +18,7 @@ def obtain(source: ImageSource, say: Say) -> str:
     Raises ImageUnavailable when none can be had.
     """
     daemon = DockerDaemon()
-    recipes = {recipe.reference: recipe for recipe in (vllm_cpu.recipe(), haproxy.recipe())}
+    recipes = {recipe.reference: recipe for recipe in (vllm_cpu.recipe(), haproxy.recipe(), lego.recipe())}
     return choose(source, daemon, recipes, lambda recipe: build(recipe, daemon, say), say)
 
 

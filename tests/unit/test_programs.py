@@ -233,7 +233,7 @@ def edge(generation: str = "one") -> EdgeFiles:
         clients={"seatable": EdgeClient(["127.0.0.1/32"])},
         client_keys={"seatable": [key(generation)]},
         engine_key=key("engine"),
-        bind="127.0.0.1:8080",
+        bind=["127.0.0.1:8080"],
         engine="127.0.0.1:18000",
     )
 

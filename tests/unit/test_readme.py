@@ -5,6 +5,8 @@ Does not prove that the explanations in the tables are true, only that no row is
 
 import re
 from pathlib import Path
+from types import NoneType
+from typing import get_args
 
 from pydantic import BaseModel
 
@@ -26,7 +28,8 @@ def setting_names() -> set[str]:
     """Every setting with its path, as the README writes it."""
     names = set(SECRETS)
     for name, field in Settings.model_fields.items():
-        kind = field.annotation
+        # `X | None` is as good as X here.
+        kind = next((part for part in get_args(field.annotation) if part is not NoneType), field.annotation)
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             names |= {f"{name}.{inner}" for inner in kind.model_fields}
         else:

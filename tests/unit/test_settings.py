@@ -43,6 +43,17 @@ def the_problem(values: dict[str, Any]) -> str:
     return lines[0]
 
 
+def domain(**values: object) -> dict[str, Any]:
+    """A stack with a domain that has these settings."""
+    return {"domain": {"host": "llm.example.com", "tls": "private-ca", **values}}
+
+
+def acme(**values: object) -> dict[str, Any]:
+    """The same with a certificate by DNS; None: without that setting."""
+    settings = {"tls": "acme-dns", "zone": "example.com", "acme_email": "ops@example.com", **values}
+    return domain(**{key: value for key, value in settings.items() if value is not None})
+
+
 def cidrs_of(settings: Settings) -> list[str]:
     return settings.clients["other"].cidrs
 
@@ -302,6 +313,28 @@ def test_a_network_that_is_not_text_is_refused_with_key_and_way_out(junk: object
         ({"key_generations": {"seatable": []}}, "key_generations.seatable", "list", "1 item"),
         ({"key_generations": {"seatable": [1, 2, 3]}}, "key_generations.seatable", "list", "2 items"),
         ({"key_generations": {"seatable": [0]}}, "key_generations.seatable.0", "0", "1"),
+        ({"ports": {"loopback": 8080}}, "ports.loopback", "8080", "each its own"),
+        ({"ports": {"loopback": 80}}, "ports.loopback", "80", "1024"),
+        (domain(host="https://x.example"), "domain.host", "'https://x.example'", "llm.example.com"),
+        (domain(host="*.example.com"), "domain.host", "'*.example.com'", "llm.example.com"),
+        (domain(host="198.51.100.1"), "domain.host", "'198.51.100.1'", "llm.example.com"),
+        (domain(host="LLM.example.com"), "domain.host", "'LLM.example.com'", "small letters"),
+        (domain(host="a.example.com."), "domain.host", "'a.example.com.'", "llm.example.com"),
+        (domain(tls="off"), "domain.tls", "'off'", "'private-ca'"),
+        ({"domain": {"host": "a.example.com"}}, "domain.tls", "missing", "required"),
+        ({"domain": {"tls": "private-ca"}}, "domain.host", "missing", "required"),
+        (domain(zone="example.com"), "domain.zone", "private-ca", "remove it"),
+        (domain(tls="files", key="k"), "domain.certificate", "missing", "needs it"),
+        (domain(tls="files", certificate="c"), "domain.key", "missing", "needs it"),
+        (domain(tls="acme-http"), "domain.acme_email", "missing", "needs it"),
+        (domain(tls="acme-http", acme_email="x"), "domain.acme_email", "'x'", "e-mail"),
+        (acme(zone=None), "domain.zone", "missing", "needs it"),
+        (acme(zone="other.org"), "domain.zone", "other.org", "does not hold llm.example.com"),
+        (acme(zone="m.example.com"), "domain.zone", "m.example.com", "does not hold llm.example.com"),
+        (acme(zone_id="z 1"), "domain.zone_id", "'z 1'", "Z0123456789ABC"),
+        (acme(acme_server="http://ca"), "domain.acme_server", "'http://ca'", "https://"),
+        (acme(acme_server="https://ca.example", acme_staging=True), "domain.acme_staging", "", "keep one"),
+        ({"aws_access_key_id": None}, "aws_secret_access_key", "missing", "pulumi config set --secret"),
         ({"images": {"vllm": ""}}, "images.vllm", "''", "NAME:TAG"),
         ({"images": {"haproxy": "haproxy 3.2"}}, "images.haproxy", "'haproxy 3.2'", "NAME:TAG"),
         ({"images": {"haproxy": "--privileged"}}, "images.haproxy", "'--privileged'", "NAME:TAG"),
@@ -628,3 +661,52 @@ def test_no_two_stacks_of_this_computer_take_the_same_port() -> None:
 def test_every_line_of_a_refusal_is_one_sentence_with_its_key_in_front() -> None:
     for line in problems({"machine": 1, "model": {"name": ""}, "clients": [], "ports": {"x": 1}, "nope": 1}):
         assert re.match(r"seatable-vllm:[a-z_.]+: \S", line), line
+
+
+# A domain
+
+
+def test_with_a_domain_the_edge_is_at_the_port_of_https_unless_it_is_set() -> None:
+    assert parse(domain()).ports.edge == 443
+    assert parse(domain() | {"ports": {"engine": 18001}}).ports.edge == 443
+    assert parse(domain() | {"ports": {"edge": 8443}}).ports.edge == 8443
+    assert parse({"ports": {"engine": 18001}}).ports.edge == 8080
+
+
+def test_with_a_domain_clients_need_not_come_from_this_computer_and_are_not_looked_for_here() -> None:
+    far = {"far": {"kind": "seatable", "cidrs": ["198.51.100.10/32", "2001:db8::10/128"]}}
+    settings = parse(domain() | {"clients": far})
+    assert settings.proving_client() == "far"
+    assert settings.local_source("far") is None
+    assert "clients" in the_problem({"clients": far})
+
+
+@pytest.mark.parametrize(
+    "host", ["llm.example.com", "gpu", "localhost", "a-1.b", "xn--bcher-kva.example", "1a.2b"]
+)
+def test_a_host_may_be_any_name_of_dns_in_small_letters(host: str) -> None:
+    parsed = parse(domain(host=host)).domain
+    assert parsed
+    assert parsed.host == host
+
+
+@pytest.mark.parametrize("zone", ["example.com", "llm.example.com", "com"])
+def test_a_zone_holds_the_host_when_the_host_is_it_or_lies_in_it(zone: str) -> None:
+    assert parse(acme(zone=zone)).domain
+
+
+def test_all_problems_of_a_domain_are_reported_beside_those_of_the_rest() -> None:
+    lines = problems(acme(zone=None, acme_email="x", key="k") | {"ports": {"engine": 1, "edge": 9}, "typo": 1})
+    keys = {line.partition(": ")[0].removeprefix("seatable-vllm:") for line in lines}
+    assert keys == {"domain.zone", "domain.acme_email", "domain.key", "ports.engine", "typo"}
+
+
+def test_port_80_is_kept_for_the_ca_that_asks_there() -> None:
+    values = domain(tls="acme-http", acme_email="ops@example.com") | {"ports": {"edge": 80}}
+    assert "80" in the_problem(values)
+    assert parse(domain() | {"ports": {"edge": 80}})
+
+
+def test_the_roots_of_a_ca_may_be_given_as_text() -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+    assert parse(acme(acme_ca=pem, acme_server="https://ca.example/dir")).domain
