@@ -64,6 +64,7 @@ class ClientSettings(pulumi.ComponentResource):
                 "identity": machine.identity,
                 "device": machine.device,
             },
+            **({"tunnel": tunnel} if (tunnel := machine.tunnel(settings.ports.edge)) else {}),
             "clients": pulumi.Output.all(**per_client),
             **_shortcuts(settings, per_client),
         }

@@ -1,12 +1,17 @@
 """`scripts/check [stack] [--client NAME]`: the acceptance checks, against a stack that is deployed."""
 
 import argparse
+import dataclasses
 
-from checks.endpoint import run
+from checks.endpoint import Target, run
 from scripts.commands.deployed import outputs_of
 from scripts.commands.errors import CommandError
+from scripts.commands.places import host_of
 from scripts.commands.stacks import DEFAULT_STACK, stack_settings
 from scripts.commands.target import client_target
+
+TUNNEL_END = "127.0.0.1"
+"""Where the edge sees requests come from that come through a tunnel."""
 
 
 def main(arguments: list[str]) -> int:
@@ -23,9 +28,22 @@ def main(arguments: list[str]) -> int:
         raise CommandError(
             f"{client} sends from {settings.clients[client].cidrs}, not from here; check it from there"
         )
-    passed = True
     target = client_target(settings, outputs_of(options.stack), client)
-    print(f"{target.base_url} as {client}, from {target.source}")
+    host = host_of(options.stack, settings)
+    if host is None:
+        return _check(target, client)
+    if target.source != TUNNEL_END:
+        raise CommandError(
+            f"{client} sends from {settings.clients[client].cidrs}; through the tunnel that this command opens, "
+            f"the edge sees {TUNNEL_END}. Check it from there, or name a client with {TUNNEL_END}/32"
+        )
+    with host.forwarded(settings.ports.edge) as (_, port):
+        return _check(dataclasses.replace(target, base_url=f"http://127.0.0.1:{port}/v1", source=None), client)
+
+
+def _check(target: Target, client: str) -> int:
+    passed = True
+    print(f"{target.base_url} as {client}, from {target.source or 'the other end of a tunnel'}")
     for verdict in run(target):
         passed = passed and verdict.passed
         print(f"{'ok    ' if verdict.passed else 'FAILED'} {verdict.name}: {verdict.detail}", flush=True)

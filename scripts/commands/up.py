@@ -15,11 +15,11 @@ from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
-from scripts.commands import local_docker_state
-from scripts.commands.docker_setup import ensure_docker
+from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
+from scripts.commands.places import Host, host_of, reached
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
@@ -37,18 +37,27 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/up", description=__doc__)
     parser.add_argument("stack", nargs="?", default=DEFAULT_STACK, help="a stack with a Pulumi.STACK.yaml here")
     parser.add_argument("--rehearse", action="store_true", help="without the Pulumi CLI, even where there is one")
+    parser.add_argument(
+        "--machine-replaced",
+        action="store_true",
+        help="the machine behind SSH is another one now: accept its new host key",
+    )
     options = parser.parse_args(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
-    ensure_docker(terminal)
-    obtain_what_cannot_be_pulled(options.stack, settings, terminal)
-    data = data_dir(options.stack, settings)
-    local_docker_state.refuse_foreign(options.stack, data)
-    engine = choose_engine(options.stack, data, options.rehearse, terminal)
-    for name in local_docker_state.stopped(options.stack, data):
-        terminal.line(f"{name} does not run; starting it again")
-    outcome = deploy(engine, options.stack, terminal)
-    prove(options.stack, settings, outcome, terminal)
+    host = host_of(options.stack, settings)
+    if host and options.machine_replaced:
+        host.forget_host_key()
+    with reached(options.stack, settings, host, terminal) as here:
+        if host is None:
+            obtain_what_cannot_be_pulled(options.stack, settings, terminal)
+        if here:
+            here.refuse_foreign()
+        engine = choose_engine(options.stack, here, options.rehearse, terminal)
+        for name in here.stopped() if here else ():
+            terminal.line(f"{name} does not run; starting it again")
+        outcome = deploy(engine, options.stack, terminal)
+    prove(options.stack, settings, host, outcome, terminal)
     tell(options.stack, outcome, terminal)
     return 0
 
@@ -90,7 +99,7 @@ def _model_is_to_be_had(stack: str, settings: Settings) -> bool:
     return True
 
 
-def choose_engine(stack: str, data: Path, rehearse: bool, terminal: Terminal) -> Engine:
+def choose_engine(stack: str, here: DockerState | None, rehearse: bool, terminal: Terminal) -> Engine:
     """The Pulumi CLI where it can be had, else the rehearsal. A stack is never left in the hands of both."""
     rehearsal = RehearsalEngine(stack)
     cli_root = None if rehearse else find_cli(terminal)
@@ -101,7 +110,7 @@ def choose_engine(stack: str, data: Path, rehearse: bool, terminal: Terminal) ->
     if rehearsal.was_used():
         with terminal.step("taking down the rehearsal of this stack: Pulumi takes over, with new keys") as step:
             rehearsal.down(step.say)
-    return PulumiEngine(stack, data, cli_root)
+    return PulumiEngine(stack, here, cli_root)
 
 
 def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
@@ -124,17 +133,23 @@ def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
         raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
 
 
-def prove(stack: str, settings: Settings, outcome: Outcome, terminal: Terminal) -> None:
-    """Asks the endpoint once more, from here: what was started again just now may still be loading."""
+def prove(stack: str, settings: Settings, host: Host | None, outcome: Outcome, terminal: Terminal) -> None:
+    """Asks the endpoint once more: what was started again just now may still be loading.
+
+    From here, or on the machine where that is the only place to reach it.
+    """
     target = client_target(settings, outcome.outputs, settings.proving_client())
     order = gate.Order(
         f"seatable-vllm-{stack}-engine", f"seatable-vllm-{stack}-edge", target, deadline_seconds=RESTART_SECONDS
     )
     try:
         with terminal.step("checking the endpoint") as step:
+            if host:
+                host.prove(order, step.say)
+                return
             gate.wait(order, step.say)
             failed = [verdict for verdict in run(target, GATE_CHECKS) if not verdict.passed]
-    except gate.GateFailed as error:
+    except (gate.GateFailed, CommandError) as error:
         raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
     if failed:
         raise CommandError("\n".join(f"{verdict.name}: {verdict.detail}" for verdict in failed))
@@ -150,6 +165,8 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
             f"{outcome.unchanged} as they were"
         )
     outputs = outcome.outputs
+    if "tunnel" in outputs:
+        print_block("the way to the endpoint, on each client's computer", outputs["tunnel"])
     print_block("endpoint", f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens")
     if "seatable_yaml" in outputs:
         print_block("settings for SeaTable AI", outputs["seatable_yaml"])
