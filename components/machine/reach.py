@@ -9,7 +9,7 @@ import shlex
 import pulumi
 from pulumi.output import UNKNOWN
 
-from components.machine.ssh import Ssh, alias
+from components.machine.ssh import CONNECT_SECONDS, Ssh, alias
 
 BOOT_SECONDS = 900
 """Patience for a machine that does not answer yet, or whose cloud-init is still at work."""
@@ -17,6 +17,8 @@ DENIED_SECONDS = 45
 """Patience where the login is refused or the name not known: cloud-init installs keys late, DNS lags."""
 DOCKER_SECONDS = 60
 """Patience for a Docker that is starting; after that the gate says what is wrong with it."""
+GLANCE_SECONDS = 5
+"""Patience of a preview."""
 AWAY = 69
 """Status of the program where nothing answers at all (EX_UNAVAILABLE)."""
 NOT_YET = 75
@@ -47,10 +49,13 @@ def reach_program(ssh: Ssh, stack: str, patience: int = BOOT_SECONDS) -> str:
     """Prints the machine's identity as JSON in its last line, or says in phase, cause and change why it cannot.
 
     patience: seconds to wait for a machine that does not answer. With 0, for previews, such a machine is no error:
-    the last line is then an empty object. A heartbeat line says every ten seconds what is waited for.
+    the last line is then an empty object. On standard error a line says every ten seconds what is waited for.
     """
     target = ssh.target
-    looks = {how: ssh.command(f"bash -s {how}") for how in ("wait", "now", "glance")}
+    looks = {
+        how: ssh.command(f"bash -s {how}", once=seconds)
+        for how, seconds in (("wait", CONNECT_SECONDS), ("now", CONNECT_SECONDS), ("glance", GLANCE_SECONDS))
+    }
     replaced = (
         "set seatable-vllm:machine.host_key to the machine's own key (/etc/ssh/ssh_host_ed25519_key.pub)"
         if ssh.pinned
@@ -71,6 +76,7 @@ look() {{
   esac 2>&1 <<'LOOK'
 {_LOOK}LOOK
 }}
+( umask 077; mkdir -p "$(dirname "$known")" )
 command -v ssh >/dev/null || fail "ssh is not on this computer's PATH" "install OpenSSH's client (openssh-client)"
 while :; do
   how=wait
@@ -82,7 +88,7 @@ while :; do
     {NOT_YET}:*Docker*) now=docker; docker_since=${{docker_since:-$SECONDS}};;
     {NOT_YET}:*) now=setup;;
     255:*"IDENTIFICATION HAS CHANGED"* | 255:*"Host key verification failed"*)
-      new=$(sed -n 's/^\\(SHA256:[^ ]*\\)\\.\\{{0,1\\}}$/\\1/p' <<< "$told" | head -n 1)
+      new=$(sed -n 's/^\\(SHA256:[^ .]*\\)\\.\\{{0,1\\}}$/\\1/p' <<< "$told" | head -n 1)
       old=$(ssh-keygen -l -F "$alias" -f "$known" 2>/dev/null | grep -o 'SHA256:[^ ]*' | sort -u | tr '\\n' ' ')
       fail "$where shows another SSH host key than before: known ${{old:-none }}- now ${{new:-another}}" \\
         "$replaced";;
@@ -107,7 +113,7 @@ while :; do
     esac
   fi
   if [ $((SECONDS - said)) -ge 10 ] || [ "$said" = "$since" ]; then
-    said=$SECONDS; echo "waiting for $where, $SECONDS s: $last"
+    said=$SECONDS; echo "waiting for $where, $SECONDS s: $last" >&2
   fi
   sleep $pause
 done
@@ -120,4 +126,6 @@ def identity_of(printed: str | None) -> str:
     identity = json.loads(last or "{}").get("identity")
     if identity is None and not pulumi.runtime.is_dry_run():
         raise ValueError(f"the machine did not say which one it is: {last!r}")
+    if identity is None:
+        pulumi.log.warn("the machine does not answer now: this preview shows what happens if it is another one")
     return UNKNOWN if identity is None else str(identity)  # type: ignore[return-value]

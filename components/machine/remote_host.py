@@ -56,6 +56,7 @@ class RemoteHost(Machine):
         seen = command.local.run_output(
             command=BASH,
             stdin=reach_program(ssh, args["stack"], patience),
+            logging=command.local.Logging.STDERR,  # what is waited for; the answer is of no interest to a reader
             opts=pulumi.InvokeOutputOptions(parent=self),
         )
         self.identity = seen.stdout.apply(identity_of)
@@ -103,15 +104,10 @@ class RemoteHost(Machine):
 
     def _choose_gpus(self, choice: GpuChoice) -> None:
         self.proves_gpus = choice != "none"
-        if isinstance(choice, str | int):
-            wanted = None if choice == "none" else "all" if choice == "auto" else str(choice)
-            self.gpus = self.device.apply(lambda device: wanted if device == "gpu" else None)
-        else:
-            # Docker's --gpus device=0,1 does not survive the provider; a request does.
-            self.gpus = self.device.apply(lambda _: None)
-            self.device_requests = [
-                docker.ContainerDeviceRequestArgs(driver="nvidia", device_ids=list(choice), capabilities=["gpu"])
-            ]
+        if not isinstance(choice, str | int):
+            self.device_ids = list(choice)
+        wanted = "all" if choice == "auto" else str(choice) if isinstance(choice, int) else None
+        self.gpus = self.device.apply(lambda device: wanted if device == "gpu" else None)
 
 
 def whole(program: str) -> str:

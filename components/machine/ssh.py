@@ -53,9 +53,13 @@ class Ssh:
             values.append(f"ProxyCommand=ssh -a -x {options} -W [%h]:%p {shlex.join(self._where(self.jump))}")
         return ["-T", "-a", "-x", *_dashed(values)]
 
-    def command(self, remote: str) -> str:
-        """A line for a local shell that runs `remote` on the machine, its input and output passed through."""
-        return shlex.join(["ssh", *self.options(), *self._where(self.target), remote])
+    def command(self, remote: str, *, once: int | None = None) -> str:
+        """A line for a local shell that runs `remote` on the machine, its input and output passed through.
+
+        once: seconds for a single attempt to connect, in place of some.
+        """
+        first = ["-o", "ConnectionAttempts=1", "-o", f"ConnectTimeout={once}"] if once else []
+        return shlex.join(["ssh", *first, *self.options(), *self._where(self.target), remote])
 
     def tunnel(self, port: int) -> str:
         """The line a person pastes to reach this port of the machine's loopback address from their own."""
@@ -85,6 +89,7 @@ class Ssh:
             f"UserKnownHostsFile={_path(self.known_hosts)}",
             "GlobalKnownHostsFile=/dev/null",
             f"HostKeyAlias={alias(target)}",
+            "HashKnownHosts=no",
             # Updated keys would be written where pinned ones are to be the only ones.
             "UpdateHostKeys=no",
             "ControlPath=none",
@@ -132,9 +137,9 @@ def prepare(machine: HostMachine, ssh: Ssh, project: Path) -> None:
         raise SettingsError("ssh is not on this computer's PATH; install OpenSSH's client (openssh-client)")
     if machine.ssh_key:
         _require_usable(Path(machine.ssh_key).expanduser())
-    known_hosts = project / ssh.known_hosts
-    known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if machine.host_key:
+        known_hosts = project / ssh.known_hosts
+        known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         line = f"{alias(ssh.target)} {machine.host_key}\n"
         kept = known_hosts.read_text() if known_hosts.exists() else ""
         of_the_jump_host = [each for each in kept.splitlines(True) if each.split()[0] != alias(ssh.target)]

@@ -22,7 +22,7 @@ HOLDS_KEYS = ("vllm", "edge")
 """Folders of the data directory that are of no use without the stack."""
 
 
-GONE_SECONDS = 60
+GONE_SECONDS = 30
 """How long a machine may stay silent before it is taken for gone."""
 
 

@@ -90,7 +90,8 @@ class Host:
             raise CommandError("\n".join(lines))
 
     def _is_ours(self, line: str) -> bool:
-        return line.split(" ", 1)[0] == alias(self._ssh.target)
+        # A hashed name can be anybody's, and only a file that others had their hands in has one.
+        return line.split(" ", 1)[0] == alias(self._ssh.target) or line.startswith("|1|")
 
 
 def host_of(stack: str, settings: Settings) -> Host | None:

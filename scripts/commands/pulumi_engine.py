@@ -75,13 +75,12 @@ class PulumiEngine:
         if stack is None:
             return 0
         self._wait_for_lock(stack, say)
-        if self._here:
-            self._here.remove_unknown(self._known_ids(stack), say)
+        left = self._here.remove_unknown(self._known_ids(stack), say) if self._here else 0
         try:
             result = stack.destroy(on_output=say, show_secrets=False, color="never", suppress_outputs=True)
         except automation.CommandError as error:
             raise CommandError(str(error)) from None
-        return _changes(result).get("delete", 0)
+        return left + _changes(result).get("delete", 0)
 
     def abandon(self) -> int:
         """See Engine. Only Docker's resources are anywhere but in the state, and those went with the machine."""

@@ -81,10 +81,11 @@ class Machine:
 
     def give_model(self, model: str) -> None:
         """Puts the made model where the user's cache has it: no hub is reached from here."""
-        folder = f"/home/{USER}/.cache/seatable-vllm/models/{model}"
-        self.run(f"mkdir -p {folder}")
-        _docker("cp", f"{cache_dir() / 'models' / model}/.", f"{self.name}:{folder}")
-        self.run(f"sudo chown -R {USER}:{USER} /home/{USER}")
+        with tempfile.TemporaryFile(dir=cache_dir()) as packed:
+            with tarfile.open(fileobj=packed, mode="w") as tar:
+                tar.add(cache_dir() / "models" / model, f"home/{USER}/.cache/seatable-vllm/models/{model}")
+            packed.seek(0)
+            docker_client().containers.get(self.name).put_archive("/", packed)
 
     def start(self) -> None:
         """Switches it on; it answers a few seconds later."""
