@@ -488,6 +488,8 @@ def _explain(detail: Any) -> Iterable[str]:
         if isinstance(detail["ctx"]["error"], _RulesError):
             return [f"{key}.{line}" if path else f"{key}{line}" for line in reason.splitlines()]
         return [f"{key}: {_shown(detail, path)} {reason}"]
+    if detail["type"] == "missing" and path == ["machine", "ssh"]:
+        return [f"{key}: missing; {_SSH_FORM}"]
     if detail["type"] == "extra_forbidden":
         return [f"{key}: there is no such setting; see the settings table in the README"]
     if path[:2] == ["machine", "kind"]:

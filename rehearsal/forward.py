@@ -40,7 +40,7 @@ def forwarded(command: Command, port: int | None = None) -> Iterator[tuple[str, 
 def _running(command: Sequence[str], opened: Path) -> Iterator[None]:
     said = opened.with_name("said")
     with said.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=output)
     try:
         end = time.monotonic() + OPEN_SECONDS
         # ssh makes the socket's file when it has been let in.
@@ -56,7 +56,7 @@ def _running(command: Sequence[str], opened: Path) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait()
+        process.communicate()
 
 
 def _free_port() -> int:
@@ -76,7 +76,8 @@ def provider_command(provider: Mapping[str, Any]) -> Command:
     def command(forwards: Sequence[str]) -> list[str]:
         lines = [part for each in forwards for part in ("-L", each)]
         # What stands first counts, and the options of a docker.Provider forbid forwarding.
-        first = ["-N", "-n", "-o", "ClearAllForwardings=no", "-o", "ExitOnForwardFailure=yes"]
-        return ["ssh", *first, *options, *lines, *where]
+        first = ["-o", "ClearAllForwardings=no", "-o", "ExitOnForwardFailure=yes"]
+        # `cat` ends with its input: when this process is killed, nothing is left behind, here or there.
+        return ["ssh", *first, *options, *lines, *where, "cat"]
 
     return command

@@ -99,7 +99,7 @@ while :; do
     255:*) fail "ssh to $where fails: $last" "mend what ssh complains of; see seatable-vllm:machine";;
     *) fail "$where cannot run a program: $last" "the user must have a shell and bash there";;
   esac
-  [ "$now" = "$kind" ] || {{ kind=$now; since=$SECONDS; }}
+  [ "$now" = "$kind" ] || {{ kind=$now since=$SECONDS said=-10; }}
   if [ $((SECONDS - since)) -ge "$limit" ]; then
     [ "$patience" -gt 0 ] || {{ echo "{{}}"; exit 0; }}
     case $kind in
@@ -112,7 +112,7 @@ while :; do
         "start the machine; check seatable-vllm:machine.ssh and the firewalls" {AWAY};;
     esac
   fi
-  if [ $((SECONDS - said)) -ge 10 ] || [ "$said" = "$since" ]; then
+  if [ $((SECONDS - said)) -ge 10 ]; then
     said=$SECONDS; echo "waiting for $where, $SECONDS s: $last" >&2
   fi
   sleep $pause

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.machine.local_docker import TLS_VARIABLES
 from settings import HostMachine, SettingsError, SshTarget
 
 CONNECT_SECONDS = 15
@@ -21,10 +22,8 @@ ALIVE_MISSES = 8
 KEY_MODE_MASK = 0o077
 """Permissions of a key file that ssh refuses."""
 
-DOCKER_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_SSH_OPTS", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY",
-                    "DOCKER_TLS", "DOCKER_CERT_MATERIAL", "DOCKER_KEY_MATERIAL",
-                    "DOCKER_CA_MATERIAL")  # fmt: skip
-"""The Docker provider would obey them in place of the stack and deploy somewhere else."""
+DOCKER_VARIABLES = ("DOCKER_CONTEXT", "DOCKER_SSH_OPTS", *TLS_VARIABLES)
+"""The Docker provider would obey them in place of the stack. Not so DOCKER_HOST: the stack's host wins."""
 
 
 @dataclass(frozen=True)

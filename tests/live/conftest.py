@@ -3,8 +3,8 @@
 `deployment` is one stack that all tests of a session share and leave serving as they found it: clients `seatable`
 (from 127.0.0.1) and `agents` (from 127.0.0.2). `make_stack` is for tests that break things: each call makes
 another stack, not yet up, which is purged when the test ends; `place` (in test_host.py) is a machine. At
-most one engine runs at a time: tests with
-`deployment` come first, and the shared stack is purged before the first of `make_stack`.
+most one engine runs at a time: tests with `deployment` come first, and the shared stack is purged before the first
+of the others.
 """
 
 from __future__ import annotations

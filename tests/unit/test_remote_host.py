@@ -11,6 +11,7 @@ import os
 import shlex
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,14 +38,17 @@ IDENTITY = {"identity": "0123456789abcdef"}
 
 
 def bash(program: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["bash", "-s"],
-        input=program,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **(environment or {})},
-    )
+    """Runs a program as a machine does, in a folder of its own, where known_hosts may be written."""
+    with tempfile.TemporaryDirectory() as name:
+        return subprocess.run(
+            ["bash", "-s"],
+            input=program,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=name,
+            env={**os.environ, **(environment or {})},
+        )
 
 
 def ssh_configuration(arguments: list[str]) -> dict[str, str]:
@@ -131,7 +135,8 @@ def test_a_pinned_key_is_the_only_one_and_needs_no_first_contact(tmp_path: Path)
 def test_the_tunnel_of_a_provider_forwards_though_its_options_forbid_it() -> None:
     provider = {"host": EVERYTHING.docker_host, "sshOpts": json.dumps(EVERYTHING.options())}
     arguments = provider_command(provider)(["/tmp/d.sock:/var/run/docker.sock"])
-    told = ssh_configuration(arguments)
+    assert arguments[-1] == "cat", "what reads to the end of its input ends with the process that opened it"
+    told = ssh_configuration(arguments[:-1])
     assert told["clearallforwardings"] == "no"
     assert told["exitonforwardfailure"] == "yes"
     assert (told["user"], told["hostname"], told["port"]) == ("ubuntu", "gpu1", "2222")
