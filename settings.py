@@ -11,9 +11,19 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from catalog.models import DEFAULT_MAX_MODEL_LEN, KNOWN_MODELS, SMOLLM2
 from catalog.vllm import TOOL_PARSERS
@@ -116,7 +126,72 @@ def _written(value: object) -> object:
     return value
 
 
+_SSH_FORM = "write USER@HOST or USER@HOST:PORT, such as ubuntu@gpu1.example.com"
+_SSH_TARGET = re.compile(
+    r"(?P<user>[A-Za-z_][A-Za-z0-9_.-]*)@"
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]*))(?::(?P<port>[0-9]{1,5}))?"
+)
+
+
+@dataclass(frozen=True)
+class SshTarget:
+    """One place that ssh can go to."""
+
+    user: str
+    host: str
+    """A name, an address, or a `Host` of the user's ssh configuration; IPv6 without brackets."""
+    port: int = 22
+
+    @classmethod
+    def parse(cls, text: str) -> SshTarget:
+        """From USER@HOST[:PORT]; ValueError, in words, for anything else."""
+        found = _SSH_TARGET.fullmatch(text)
+        port = int((found and found["port"]) or 22)
+        if found is None or not 0 < port < 65536:
+            raise ValueError(
+                "is no SSH address; write USER@HOST or USER@HOST:PORT, such as ubuntu@gpu1.example.com"
+            )
+        return cls(found["user"], found["v6"] or found["host"], port)
+
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.user}@{host}" + ("" if self.port == 22 else f":{self.port}")
+
+
+def _ssh_target(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"is not text; {_SSH_FORM}")
+    SshTarget.parse(value)
+    return value
+
+
+def _gpus(value: object) -> object:
+    """How many GPUs of a machine, or which ones."""
+    ids = isinstance(value, list) and value and all(re.fullmatch(r"[A-Za-z0-9-]+", str(each)) for each in value)
+    count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    if value in ("auto", "none") or count:
+        return value
+    if isinstance(value, list) and ids:
+        return [str(each) for each in value]
+    raise ValueError(
+        "is no choice of GPUs; write auto, none, how many, or a list of device numbers or ids as nvidia-smi -L has"
+    )
+
+
 Network = Annotated[str, BeforeValidator(_network)]
+SshAddress = Annotated[str, BeforeValidator(_ssh_target)]
+KeyFile = Annotated[
+    str,
+    _text_like(r"(~?/)?[^\n\"%~]*[^\n\"%~/]", "is no path of a private key; write one such as ~/.ssh/id_ed25519"),
+]
+HostKey = Annotated[
+    str,
+    _text_like(
+        r"(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+=*",
+        "is no host key; write its type and text, as in /etc/ssh/ssh_host_ed25519_key.pub on the machine",
+    ),
+]
 Port = Annotated[int, Field(ge=1024, le=65535)]
 EdgePort = Annotated[int, Field(ge=1, le=65535)]
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -174,6 +249,46 @@ class LocalMachine(_Tree):
     """auto: all NVIDIA GPUs that Docker can hand to a container, else the CPU. none: the CPU."""
     data_dir: DataDir | None = None
     """Absolute folder for weights, caches and keys; None: `.state/<stack>/data` in the project."""
+
+
+class HostMachine(_Tree):
+    """A Linux machine with Docker that SSH reaches."""
+
+    kind: Literal["host"] = "host"
+    ssh: SshAddress
+    """USER@HOST or USER@HOST:PORT; the user may use Docker there."""
+    ssh_key: KeyFile | None = None
+    """Path of a private key on this computer; None: the agent and ssh's default keys."""
+    jump: SshAddress | None = None
+    """A host to go through, USER@HOST or USER@HOST:PORT; it gets the same key."""
+    host_key: HostKey | None = None
+    """The machine's public host key; no other is accepted. None: the one of the first contact is kept."""
+    gpus: Annotated[Literal["auto", "none"] | int | list[str], BeforeValidator(_gpus)] = "auto"
+    """auto: all NVIDIA GPUs, or the CPU where there is none. none: the CPU. A number: so many. A list: these."""
+    data_dir: DataDir = "/srv/seatable-vllm"
+    """Absolute folder on the machine for weights, caches and keys."""
+
+    @property
+    def target(self) -> SshTarget:
+        """`ssh`, taken apart."""
+        return SshTarget.parse(self.ssh)
+
+    @property
+    def jump_target(self) -> SshTarget | None:
+        """`jump`, taken apart."""
+        return SshTarget.parse(self.jump) if self.jump else None
+
+
+def _kind(value: object) -> str:
+    """Which kind's rules to go by. An unknown kind is refused by the rules of `local`."""
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "host" if kind == "host" else "local"
+
+
+MachineSettings = Annotated[
+    Annotated[LocalMachine, Tag("local")] | Annotated[HostMachine, Tag("host")], Discriminator(_kind)
+]
+KINDS = ("local", "host")
 
 
 class Model(_Tree):
@@ -360,7 +475,7 @@ def _default_clients() -> dict[str, Client]:
 class Settings(_Tree):
     """One stack."""
 
-    machine: LocalMachine = LocalMachine()
+    machine: MachineSettings = LocalMachine()
     model: Model = Model()
     clients: Annotated[dict[ClientName, Client], Field(min_length=1)] = Field(default_factory=_default_clients)
     key_generations: dict[ClientName, KeyGenerations] = {}
@@ -491,7 +606,7 @@ def _without(values: Mapping[str, object], errors: Sequence[Any]) -> dict[str, o
     """
     left: dict[str, Any] = copy.deepcopy(dict(values))
     for error in errors:
-        first, *inner = [str(part) for part in error["loc"]] or [""]
+        first, *inner = _place(error) or [""]
         section = left.get(first)
         if first == "domain" and isinstance(section, dict):
             stand_in = _SOME_DOMAIN_SETTINGS.get(inner[0]) if inner else None
@@ -529,19 +644,31 @@ _STAND_INS = {"name": "some/model", "revision": "some"}
 """A model whose limits are not known, and a revision: with them no rule of the model complains."""
 
 
+def _place(detail: Any) -> list[str]:
+    """Where an error is, as the stack file has it: pydantic adds the kind of machine whose rules it went by."""
+    first, *inner = [str(part) for part in detail["loc"]] or [""]
+    if first == "machine" and inner and inner[0] in KINDS:
+        inner = inner[1:]
+    if first == "machine" and inner[:1] == ["gpus"]:
+        inner = inner[:1]
+    return [first, *inner] if first else []
+
+
 def _explain(detail: Any) -> Iterable[str]:
     """One line per problem of a pydantic error: full key, value where it is safe to show, way out."""
-    path = [str(part) for part in detail["loc"] if part != "[key]"]
+    path = [part for part in _place(detail) if part != "[key]"]
     key = f"{NAMESPACE}:" + ".".join(path)
     if detail["type"] == "value_error":
         reason = str(detail["ctx"]["error"])
         if isinstance(detail["ctx"]["error"], _RulesError):
             return [f"{key}.{line}" if path else f"{key}{line}" for line in reason.splitlines()]
         return [f"{key}: {_shown(detail, path)} {reason}"]
+    if detail["type"] == "missing" and path == ["machine", "ssh"]:
+        return [f"{key}: missing; {_SSH_FORM}"]
     if detail["type"] == "extra_forbidden":
         return [f"{key}: there is no such setting; see the settings table in the README"]
     if path[:2] == ["machine", "kind"]:
-        return [f"{key}: {_shown(detail, path)} is not a kind of machine that this version has; use local"]
+        return [f"{key}: {_shown(detail, path)} is not a kind of machine that this version has; use local or host"]
     return [f"{key}: {_shown(detail, path)}: {detail['msg'][0].lower()}{detail['msg'][1:]}"]
 
 

@@ -67,6 +67,7 @@ class ClientSettings(pulumi.ComponentResource):
                 "identity": machine.identity,
                 "device": machine.device,
             },
+            **_tunnel(settings, machine),
             "clients": pulumi.Output.all(**per_client),
             **_certificate(settings, args["certificates"]),
             **_loopback(settings),
@@ -109,6 +110,13 @@ def _certificate(settings: Settings, certificates: Certificates | None) -> dict[
         "ca_certificate": certificates.ca,
     }
     return told | ({"route53_policy": certificates.policy} if certificates.policy else {})
+
+
+def _tunnel(settings: Settings, machine: Machine) -> dict[str, pulumi.Input[Any]]:
+    """The way to the port that only the machine itself reaches; none where clients come without one."""
+    port = settings.ports.loopback or (None if settings.domain else settings.ports.edge)
+    line = machine.tunnel(port) if port else None
+    return {"tunnel": line} if line else {}
 
 
 def _loopback(settings: Settings) -> dict[str, pulumi.Input[Any]]:

@@ -34,20 +34,29 @@ class ContainerImage(pulumi.ComponentResource):
     def __init__(self, name: str, args: ContainerImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
         override = args["override"]
-        program = pulumi.Output.from_input(args["source"]).apply(
-            lambda source: image_program(override or source.official, None if override else source.made)
-        )
         machine = args["machine"]
+        program = pulumi.Output.from_input(args["source"]).apply(
+            lambda source: image_program(
+                override or source.official,
+                None if override else source.made,
+                WAY_OUT if machine.images_are_made else WAY_OUT_ELSEWHERE,
+            )
+        )
         ran = machine.run(f"{name}-present", {"program": program}, parent=self, depends_on=[machine.ready])
         self.reference = ran.last_line
         self.present = ran.resource
         self.register_outputs({"reference": self.reference})
 
 
-def image_program(official: str, made: str | None) -> str:
+WAY_OUT = "check the way out to the registry or seatable-vllm:images; scripts/up makes the pinned ones"
+WAY_OUT_ELSEWHERE = "check the machine's way out to the registry, or name a mirror in seatable-vllm:images"
+
+
+def image_program(official: str, made: str | None, way_out: str = WAY_OUT) -> str:
     """A bash program that makes sure of an image and prints its reference in the last line.
 
     In order: the official one that is here, the made one that is here, the official one pulled.
+    way_out: what to do where none of them can be had.
     """
     return f"""\
 set -euo pipefail
@@ -60,7 +69,7 @@ echo "pulling $official"
   echo "$told" >&2
   echo "phase: images present" >&2
   echo "cause: seatable-vllm: image missing: $official is not here and could not be pulled: ${{told##*$'\\n'}}" >&2
-  echo "change: check the way out to the registry or seatable-vllm:images; scripts/up makes the pinned ones" >&2
+  echo "change: "{shlex.quote(way_out)} >&2
   exit 1
 fi
 echo "$official"

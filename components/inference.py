@@ -10,6 +10,7 @@ import pulumi_docker as docker
 from catalog import vllm
 from catalog.images import VLLM_CPU, VLLM_GPU
 from checks import watchdog
+from components.gpu_proof import GpuProof, GpuProofArgs
 from components.image import ContainerImage
 from components.machine import Machine
 from components.weights import Weights
@@ -75,10 +76,14 @@ class Inference(pulumi.ComponentResource):
             },
             pulumi.ResourceOptions(parent=self),
         )
-        self.container = self._container(name, image, weights)
+        proof = []
+        if machine.proves_gpus:
+            parts: GpuProofArgs = {"machine": machine, "image": image}
+            proof.append(GpuProof(f"{name}-gpus", parts, pulumi.ResourceOptions(parent=self)).proved)
+        self.container = self._container(name, image, [image.present, weights.present, *proof])
         self.register_outputs({"container": self.container.name})
 
-    def _container(self, name: str, image: ContainerImage, weights: Weights) -> docker.Container:
+    def _container(self, name: str, image: ContainerImage, depends_on: list[pulumi.Resource]) -> docker.Container:
         machine = self._args["machine"]
         configuration = self._configuration()
         program = Path(watchdog.__file__).read_text()
@@ -105,7 +110,8 @@ class Inference(pulumi.ComponentResource):
             image=image.reference,
             command=["--config", vllm.CONFIG_FILE],
             envs=machine.device.apply(vllm.environment),
-            gpus=machine.device.apply(lambda device: "all" if device == "gpu" else None),
+            gpus=machine.gpus,
+            device_requests=machine.device_requests,
             shm_size=vllm.SHM_MIB,
             init=True,
             must_run=True,
@@ -125,7 +131,7 @@ class Inference(pulumi.ComponentResource):
                 retries=watchdog.MISSES_UNTIL_KILL,
             ),
             labels=machine.labels(config=digest, port=str(self._args["port"])),
-            opts=machine.docker_options(parent=self, depends_on=[image.present, weights.present, *files]),
+            opts=machine.docker_options(parent=self, depends_on=[*depends_on, *files]),
         )
 
     def _configuration(self) -> pulumi.Output[str]:

@@ -107,7 +107,8 @@ if [ -f "$made/.complete" ]; then
   cp -a "$made/." "$models/.partial/$model/"
 else
   {heartbeat(progress)}
-  docker run --rm --interactive --volume "$models:/models" \\
+  # As this user: what root wrote there the lines below could neither move nor remove.
+  docker run --rm --interactive --user "$(id -u):$(id -g)" --volume "$models:/models" --env HOME=/tmp \\
     --env HF_HOME=/models/.partial/.hub --env HF_XET_HIGH_PERFORMANCE=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 \\
     --entrypoint python3 "$image" - <<'FETCH'
 {fetch}

@@ -1,5 +1,6 @@
 """Pulumi's test monitor with real effects: decides for each resource whether to keep, make again or remove it."""
 
+import contextlib
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -8,11 +9,15 @@ from pulumi.runtime.mocks import MockCallArgs, MockResourceArgs, Mocks
 
 from rehearsal.docker_resources import DockerContainer, DockerNetwork
 from rehearsal.errors import RehearsalError
-from rehearsal.resources import Handler, LocalCommand, RandomPassword, Remembered, Say
+from rehearsal.forward import forwarded, provider_command
+from rehearsal.resources import Handler, LocalCommand, RandomPassword, Remembered, Say, run_command
 from rehearsal.state import Made, State
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 """Key under which Pulumi's wire format marks a value as secret, asset or other; the value is beside it."""
+
+
+_LOCAL_RUN = "command:local:run"
 
 
 @dataclass
@@ -56,10 +61,27 @@ class Rehearsing(Mocks):
         self._handlers = handlers(say)
         self._lock = Lock()
         self._say = say
+        self._tunnels = contextlib.ExitStack()
+        self._reached: dict[str, str] = {}
+        self._opening = Lock()
+
+    def __enter__(self) -> "Rehearsing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tunnels.close()
 
     def call(self, args: MockCallArgs) -> Any:
-        """No function of a provider is called by a program that can be rehearsed."""
-        raise RehearsalError(f"a rehearsal cannot answer {args.token}")
+        """Answers the one function that a program which can be rehearsed may call: a local command."""
+        if args.token != _LOCAL_RUN:
+            raise RehearsalError(f"a rehearsal cannot answer {args.token}")
+        inputs = plain(args.args)
+        try:
+            return {**inputs, "stdout": "\n".join(run_command("machine", inputs, self._say)), "stderr": ""}
+        except RehearsalError as error:
+            with self._lock:
+                self.failures.append(str(error))
+            raise
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str, dict[str, Any]]:
         """The id and outputs of one resource, made if need be."""
@@ -76,7 +98,18 @@ class Rehearsing(Mocks):
     def provider_inputs(self, reference: str) -> dict[str, Any]:
         """The inputs of the provider that a resource names (a URN and an id, joined by ::)."""
         provider = self.state.made.get(reference.rpartition("::")[2])
-        return provider.inputs if provider else {}
+        return self._brought_here(provider.inputs) if provider else {}
+
+    def _brought_here(self, provider: dict[str, Any]) -> dict[str, Any]:
+        """The inputs with a host of this computer: a Docker behind SSH is forwarded here, once in a run."""
+        host = str(provider.get("host", ""))
+        if not host.startswith("ssh://"):
+            return provider
+        with self._opening:
+            if host not in self._reached:
+                url, _ = self._tunnels.enter_context(forwarded(provider_command(provider)))
+                self._reached[host] = url
+        return {"host": self._reached[host]}
 
     def _settle(self, kind: str, name: str, inputs: dict[str, Any], provider: str) -> Made:
         handler = self._handlers.get(kind)

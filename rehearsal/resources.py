@@ -1,5 +1,6 @@
 """The resource types that a rehearsal can make: keys and commands here, Docker's in docker_resources."""
 
+import contextlib
 import ctypes
 import os
 import secrets
@@ -67,28 +68,40 @@ class LocalCommand(Remembered):
 
     def create(self, name: str, inputs: dict[str, Any], provider: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Runs it. A failure's text is what the program itself said last, never its input."""
-        process = subprocess.Popen(  # noqa: S602 - the provider, too, gives `create` to a shell
-            inputs["create"],
-            shell=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env={**os.environ, **inputs.get("environment", {})},
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
-        )
-        assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both were asked for
-        process.stdin.write(inputs.get("stdin", ""))
-        process.stdin.close()
-        lines = []
-        for line in process.stdout:
-            lines.append(line.rstrip("\n"))
-            self._say(name, lines[-1])
-        status = process.wait()
-        if status != 0:
-            raise RehearsalError(f"{name} failed with status {status}:\n" + "\n".join(lines[-60:]))
+        lines = run_command(name, inputs, self._say)
         return name, {**inputs, "stdout": "\n".join(lines), "stderr": ""}
+
+
+def run_command(name: str, inputs: dict[str, Any], say: Say) -> list[str]:
+    """Runs the `create` or `command` of a local command in a shell; the lines it printed.
+
+    RehearsalError with what the program itself said last, never its input.
+    """
+    process = subprocess.Popen(  # noqa: S602 - the provider, too, gives it to a shell
+        inputs.get("create") or inputs["command"],
+        shell=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env={**os.environ, **inputs.get("environment", {})},
+        preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, no lock is taken
+    )
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both were asked for
+    # One that ended early reads no more; its status says why.
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(inputs.get("stdin", ""))
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        say(name, lines[-1])
+    status = process.wait()
+    if status != 0:
+        raise RehearsalError(f"{name} failed with status {status}:\n" + "\n".join(lines[-60:]))
+    return lines
 
 
 def _end_with_parent() -> None:

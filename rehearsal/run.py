@@ -48,11 +48,11 @@ def up(stack: str, say: Say, project: Path = PROJECT) -> tuple[Counts, dict[str,
     config = stack_config(stack, project)
     with exclusive(state_path(stack, project)):
         state = State.load(state_path(stack, project))
-        rehearsing = Rehearsing(state, say)
-        results = _run_program(stack, config, rehearsing, project)
-        gone = [name for name in reversed(state.made) if name not in rehearsing.seen]
-        for name in gone:
-            rehearsing.remove(name)
+        with Rehearsing(state, say) as rehearsing:
+            results = _run_program(stack, config, rehearsing, project)
+            gone = [name for name in reversed(state.made) if name not in rehearsing.seen]
+            for name in gone:
+                rehearsing.remove(name)
         state.finish(results)
         return rehearsing.counts, results
 
@@ -107,10 +107,18 @@ def down(stack: str, say: Say, project: Path = PROJECT) -> Counts:
     """Removes everything that rehearsals of this stack have made."""
     with exclusive(state_path(stack, project)):
         state = State.load(state_path(stack, project))
-        rehearsing = Rehearsing(state, say)
-        for name in reversed(list(state.made)):
-            if state.made[name].type != "pulumi:providers:docker":
-                say(name, "is removed")
-                rehearsing.remove(name)
+        with Rehearsing(state, say) as rehearsing:
+            for name in reversed(list(state.made)):
+                if state.made[name].type != "pulumi:providers:docker":
+                    say(name, "is removed")
+                    rehearsing.remove(name)
         state_path(stack, project).unlink(missing_ok=True)
         return rehearsing.counts
+
+
+def forget(stack: str, project: Path = PROJECT) -> int:
+    """Drops the record of what was made, where the machine that has it is gone; how many resources those were."""
+    with exclusive(state_path(stack, project)):
+        known = len(State.load(state_path(stack, project)).made)
+        state_path(stack, project).unlink(missing_ok=True)
+        return known

@@ -55,6 +55,9 @@ MACHINE_FACTS = {"identity": "ABCD:EFGH:IJKL", "device": "cpu"}
 CERTIFICATE_FACTS = {"host": "llm.example.com", "not_after": "2027-01-01T00:00:00Z", "ca": "the CA in PEM"}
 """What the certificate program prints in its last line."""
 
+SEEN_MACHINE = {"identity": "0123456789abcdef"}
+"""What the look at a machine behind SSH prints."""
+
 
 def fake_key(name: str) -> str:
     """A key of 64 letters and digits for the resource of this name; made here, so that no file holds one."""
@@ -203,7 +206,9 @@ class _Provider(mocks.Mocks):
         self._facts = facts
 
     def call(self, args: mocks.MockCallArgs) -> Any:
-        raise AssertionError(f"the program calls {args.token}: nothing of ours may look things up")
+        # The one look at a machine behind SSH; everything else must come of resources.
+        assert args.token == "command:local:run", f"the program calls {args.token}"
+        return {"stdout": json.dumps(SEEN_MACHINE), "stderr": ""}
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         if not args.custom:

@@ -1,7 +1,6 @@
 """This computer as the machine: its own Docker, and commands run right here."""
 
 import json
-import shlex
 from collections.abc import Sequence
 from typing import Literal, TypedDict, cast
 
@@ -10,12 +9,10 @@ import pulumi_command as command
 import pulumi_docker as docker
 
 from catalog.vllm import Device
-from components.machine.machine import BASH, STACK_LABEL, Machine, Ran, RunArgs
+from components.machine.machine import BASH, Machine, Ran, RunArgs
+from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
 
 TYPE = "seatable-vllm:index:LocalMachine"
-
-MIN_FREE_MIB = 2048
-"""Free space below which nothing is begun: the default model and its caches take half of it."""
 
 
 class LocalMachineArgs(TypedDict):
@@ -44,12 +41,14 @@ class LocalMachine(Machine):
         self.stack = args["stack"]
         self.address = "127.0.0.1"
         self.data_dir = args["data_dir"]
+        self.images_are_made = True
         self._environment = {"DOCKER_HOST": args["docker_host"]}
         check = self.run(f"{name}-ready", {"program": ready_program(args)}, parent=self)
         self.ready = check.resource
         facts = check.last_line.apply(json.loads)
         self.identity = facts.apply(lambda known: str(known["identity"]))
         self.device = facts.apply(lambda known: cast(Device, known["device"]))
+        self.gpus = self.device.apply(lambda device: "all" if device == "gpu" else None)
         self._docker = docker.Provider(
             f"{name}-docker",
             host=args["docker_host"],
@@ -87,27 +86,15 @@ def ready_program(args: LocalMachineArgs) -> str:
     """A bash program that checks this computer and prints what it is, as JSON, in its last line."""
     return f"""\
 set -euo pipefail
-fail() {{ echo "phase: machine ready" >&2; echo "cause: $1" >&2; echo "change: $2" >&2; exit 1; }}
-data={shlex.quote(args["data_dir"])} stack={shlex.quote(args["stack"])}
+{FAIL}{whose(args["stack"], args["data_dir"])}
 command -v docker >/dev/null || fail "the docker command is not there" "run scripts/up as root, or install Docker"
 told=$(docker info --format '{{{{.ID}}}} {{{{json .Runtimes}}}}' 2>/dev/null) ||
   fail "Docker does not answer: $(docker info 2>&1 | grep -m 1 -E 'ERROR:|onnect|denied')" \
     "start Docker, or let this user use it (group docker)"
 mkdir -p "$data" || fail "seatable-vllm:machine.data_dir $data cannot be made" "give a folder this user may write"
 for place in "$data" "$(docker info --format '{{{{.DockerRootDir}}}}')"; do
-  free=$(df -Pm "$place" 2>/dev/null | awk 'NR == 2 {{print $4}}')
-  [ "${{free:-{MIN_FREE_MIB}}}" -ge {MIN_FREE_MIB} ] || fail \\
-    "seatable-vllm: disk nearly full: $free MiB free at $place, {MIN_FREE_MIB} wanted" \\
-    "free space, or set seatable-vllm:machine.data_dir to a larger disk"
-done
-for port in edge:{args["edge_port"]} engine:{args["engine_port"]}; do
-  if (exec 3<>"/dev/tcp/127.0.0.1/${{port#*:}}") 2>/dev/null &&
-    [ -z "$(docker ps -q --filter "label={STACK_LABEL}=$stack" --filter "label=seatable-vllm.port=${{port#*:}}")" ]
-  then
-    fail "seatable-vllm: port in use: ${{port#*:}} is taken by another program" \\
-      "set seatable-vllm:ports.${{port%:*}} to a free port, or end that program"
-  fi
-done
+{room("$place", str(MIN_FREE_MIB))}done
+{free_ports(args["edge_port"], args["engine_port"])}\
 device=cpu
 if [ {args["gpus"]} = auto ] && [[ $told == *nvidia* ]]; then device=gpu; fi
 printf '{{"identity": "%s", "device": "%s"}}\\n' "${{told%% *}}" "$device"

@@ -57,6 +57,14 @@ class Machine(pulumi.ComponentResource):
     """Changes when the machine is replaced or set up anew, so that its containers are made again."""
     device: pulumi.Output[Device]
     """What the engine computes on."""
+    gpus: pulumi.Output[str | None]
+    """Docker's --gpus for the engine, or None where it gets none or `device_requests` names them."""
+    device_ids: Sequence[str] = ()
+    """The GPUs that were chosen by number or id."""
+    proves_gpus: bool = False
+    """Whether the engine's image is to show its GPUs before the engine is touched."""
+    images_are_made: bool = False
+    """Whether `scripts/up` makes images on this machine where none can be pulled."""
     ready: pulumi.Resource
     """Done when the machine can take containers."""
 
@@ -75,6 +83,20 @@ class Machine(pulumi.ComponentResource):
         and a container that could be created but not started.
         """
         raise NotImplementedError
+
+    @property
+    def device_requests(self) -> pulumi.Output[list[docker.ContainerDeviceRequestArgs] | None] | None:
+        """The chosen GPUs as Docker is asked for them; --gpus device=0,1 does not survive the provider."""
+        if not self.device_ids:
+            return None
+        request = docker.ContainerDeviceRequestArgs(
+            driver="nvidia", device_ids=list(self.device_ids), capabilities=["gpu"]
+        )
+        return self.device.apply(lambda device: [request] if device == "gpu" else None)
+
+    def tunnel(self, port: int) -> str | None:  # noqa: ARG002 - for kinds that need one
+        """The line that brings a port of the machine's loopback address to a client, where one is needed."""
+        return None
 
     def write_file(
         self,

@@ -1,12 +1,20 @@
 """`scripts/check [stack] [--client NAME]`: the acceptance checks, against a stack that is deployed."""
 
 import argparse
+import contextlib
+import dataclasses
+from collections.abc import Iterator
 
-from checks.endpoint import run
+from checks.endpoint import Target, run
 from scripts.commands.deployed import outputs_of
 from scripts.commands.errors import CommandError
+from scripts.commands.places import host_of
 from scripts.commands.stacks import DEFAULT_STACK, stack_settings
 from scripts.commands.target import client_target
+from settings import Settings
+
+TUNNEL_END = "127.0.0.1"
+"""Where the edge sees requests come from that come through a tunnel."""
 
 
 def main(arguments: list[str]) -> int:
@@ -23,8 +31,32 @@ def main(arguments: list[str]) -> int:
         raise CommandError(
             f"{client} sends from {settings.clients[client].cidrs}, not from here; check it from there"
         )
-    passed = True
     target = client_target(settings, outputs_of(options.stack), client)
+    with reaching(options.stack, settings, target) as within_reach:
+        return _check(within_reach, client)
+
+
+@contextlib.contextmanager
+def reaching(stack: str, settings: Settings, target: Target) -> Iterator[Target]:
+    """The endpoint as it is reached from here: through a tunnel, where that is the only way to a machine.
+
+    CommandError where the client may not come from the tunnel's other end.
+    """
+    host = host_of(stack, settings)
+    if host is None or settings.domain:
+        yield target
+        return
+    if target.source != TUNNEL_END:
+        raise CommandError(
+            f"this client does not send from {TUNNEL_END}, where the edge sees the end of the tunnel that this "
+            f"command opens. Check it from there, or name a client with {TUNNEL_END}/32"
+        )
+    with host.forwarded(settings.ports.edge) as (_, port):
+        yield dataclasses.replace(target, base_url=f"http://127.0.0.1:{port}/v1", source=None)
+
+
+def _check(target: Target, client: str) -> int:
+    passed = True
     print(f"{target.base_url} as {client}, from {target.source or 'here'}")
     for verdict in run(target):
         passed = passed and verdict.passed

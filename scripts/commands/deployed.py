@@ -1,21 +1,25 @@
 """The engine that deployed a stack, for commands that look at one or remove it."""
 
 from rehearsal.stack_file import stack_file
+from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, RehearsalEngine
 from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_cli import FOLDER, on_path
 from scripts.commands.pulumi_engine import PulumiEngine
-from scripts.commands.stacks import PROJECT, data_dir, stack_settings
+from scripts.commands.stacks import PROJECT
 
 
-def engine_of(stack: str) -> Engine | None:
-    """Who deployed this stack; None where nobody did, as far as can be seen from here."""
+def engine_of(stack: str, here: DockerState | None = None) -> Engine | None:
+    """Who deployed this stack; None where nobody did, as far as can be seen from here.
+
+    here: what is on the machine's Docker, for whoever changes something there.
+    """
     stack_file(stack, PROJECT)
     rehearsal = RehearsalEngine(stack)
     if rehearsal.was_used():
         return rehearsal
     if on_path() or FOLDER.exists():
-        return PulumiEngine(stack, data_dir(stack, stack_settings(stack)), "" if on_path() else str(FOLDER))
+        return PulumiEngine(stack, here, "" if on_path() else str(FOLDER))
     return None
 
 

@@ -29,14 +29,17 @@ from checks.endpoint import run
 from components.machine.local_docker import local_docker_host
 from components.machine.machine import DATA_LABEL
 from rehearsal.errors import RehearsalError
+from scripts.commands.check import reaching
 from scripts.commands.deployed import outputs_of
 from scripts.commands.errors import CommandError
+from scripts.commands.places import host_of
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
 from scripts.commands.target import client_target
 from settings import Settings, SettingsError
 
 ROLES = ("engine", "edge")
 MACHINE_SECONDS = 300
+NEEDS_A_WAY = "mend the way to the machine (seatable-vllm:machine), or ask from where a client is"
 NEEDS = "see that python3 (3.8 or newer) runs there"
 
 
@@ -126,8 +129,8 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
         "edge_url": f"{endpoint.partition('://')[0]}://127.0.0.1:{settings.ports.edge}/v1/models",
     }
     try:
-        done = run_on_machine(facts_program(json.dumps(order)))
-    except SettingsError as error:
+        done = run_on_machine(stack, settings, facts_program(json.dumps(order)))
+    except (SettingsError, CommandError) as error:
         yield Finding("machine", "is not reached", Problem(str(error), "mend that, then run this again"))
         return
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -143,8 +146,10 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
     yield from findings(expected, facts)
 
 
-def run_on_machine(program: str) -> subprocess.CompletedProcess[str]:
+def run_on_machine(stack: str, settings: Settings, program: str) -> subprocess.CompletedProcess[str]:
     """Runs a Python program on the stack's machine; for `local` that is this computer, with its own Docker."""
+    if host := host_of(stack, settings):
+        return host.ask(program, MACHINE_SECONDS)
     environment = {**os.environ, "DOCKER_HOST": local_docker_host()}
     environment.pop("DOCKER_CONTEXT", None)
     return subprocess.run(
@@ -165,8 +170,12 @@ def _client_side(stack: str, settings: Settings, outputs: dict[str, Any]) -> Ite
         target = client_target(settings, outputs, client)
     except CommandError:
         return  # a client that is not deployed yet, which was said already
-    for verdict in run(target):
-        finding = client_finding(f"seatable-vllm-{stack}-engine", verdict)
-        yield finding
-        if answers_nobody(finding):
-            return
+    try:
+        with reaching(stack, settings, target) as within_reach:
+            for verdict in run(within_reach):
+                finding = client_finding(f"seatable-vllm-{stack}-engine", verdict)
+                yield finding
+                if answers_nobody(finding):
+                    return
+    except (CommandError, RehearsalError) as error:
+        yield Finding("client's side", "is not reached", explained(str(error), str(error), NEEDS_A_WAY))

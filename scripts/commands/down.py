@@ -5,9 +5,15 @@ import os
 import shutil
 from pathlib import Path
 
-from scripts.commands import local_docker_state
+import docker
+
+from components.machine.local_docker import local_docker_host
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_setup import ensure_docker
+from scripts.commands.docker_state import DockerState
+from scripts.commands.engines import Engine
+from scripts.commands.errors import failure
+from scripts.commands.places import DOCKER_SECONDS, Host, MachineAway, host_of, purge_program
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, stack_settings
 from scripts.commands.terminal import Terminal
@@ -16,36 +22,100 @@ HOLDS_KEYS = ("vllm", "edge")
 """Folders of the data directory that are of no use without the stack."""
 
 
+GONE_SECONDS = 30
+"""How long a machine may stay silent before it is taken for gone."""
+
+
 def main(arguments: list[str]) -> int:
     """Status 0 when nothing of the stack is left but what was asked to stay."""
     parser = argparse.ArgumentParser(prog="scripts/down", description=__doc__)
     parser.add_argument("stack", nargs="?", default=DEFAULT_STACK)
     parser.add_argument("--purge", action="store_true", help="weights, caches and state too")
+    parser.add_argument(
+        "--machine-gone", action="store_true", help="do not ask the machine behind SSH: only forget the stack"
+    )
     options = parser.parse_args(arguments)
     terminal = Terminal()
-    data = data_dir(options.stack, stack_settings(options.stack))
+    settings = stack_settings(options.stack)
+    host = host_of(options.stack, settings)
+    if host is None:
+        return _down_here(options.stack, data_dir(options.stack, settings), options.purge, terminal)
+    try:
+        if options.machine_gone:
+            raise MachineAway("as you say, it is gone")
+        with terminal.step(f"reaching {host.name}") as step:
+            host.wait(step.say, GONE_SECONDS)
+    except MachineAway as away:
+        return _forget(options.stack, host, str(away), options.purge, terminal)
+    return _down_there(options.stack, host, options.purge, terminal)
+
+
+def _down_here(stack: str, data: Path, purge: bool, terminal: Terminal) -> int:
     ensure_docker(terminal)
-    engine = engine_of(options.stack)
-    removed = 0
-    if engine is not None:
-        with terminal.step(f"removing {options.stack} ({engine.name})") as step:
-            removed = engine.down(step.say)
-    removed += local_docker_state.remove_unknown(options.stack, data, set(), terminal.line)
+    client = docker.DockerClient(base_url=local_docker_host(), timeout=DOCKER_SECONDS)
+    removed, engine = _remove(stack, DockerState(client, stack, str(data)), terminal)
     for folder in HOLDS_KEYS:
         shutil.rmtree(data / folder, ignore_errors=True)
-    terminal.line(f"{removed} resources removed" if removed else f"nothing of {options.stack} was there")
-    if options.purge:
-        _purge(options.stack, data, engine)
+    terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
+    if purge:
+        if data.exists() and not os.access(data, os.W_OK):
+            raise PermissionError(data)
+        shutil.rmtree(data, ignore_errors=True)
+        _forget_state(stack, engine)
         terminal.line(f"{data} removed")
     elif data.exists():
-        terminal.line(f"kept: {data} (weights and caches); scripts/down {options.stack} --purge removes it")
+        terminal.line(f"kept: {data} (weights and caches); scripts/down {stack} --purge removes it")
     return 0
 
 
-def _purge(stack: str, data: Path, engine: object) -> None:
+def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:
+    with host.docker() as here:
+        if here is None:
+            raise failure(
+                f"Docker on {host.name} does not answer",
+                f"start it there, or, if the machine is of no use any more: scripts/down {stack} --machine-gone",
+            )
+        removed, engine = _remove(stack, here, terminal)
+    host.run(purge_program(host.data, () if purge else HOLDS_KEYS), terminal.line)
+    terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
+    if purge:
+        _forget_state(stack, engine)
+        terminal.line(f"{host.data} removed on {host.name}")
+    else:
+        terminal.line(
+            f"kept on {host.name}: {host.data} (weights and caches); scripts/down {stack} --purge removes it"
+        )
+    return 0
+
+
+def _forget(stack: str, host: Host, why: str, purge: bool, terminal: Terminal) -> int:
+    """The end of a stack whose machine is gone: nothing can be removed there, so its record is dropped."""
+    engine = engine_of(stack)
+    known = engine.abandon() if engine else 0
+    terminal.line(f"{why}\n\n{known} resources forgotten: nothing could be removed on {host.name}.")
+    terminal.line(
+        "If it is only switched off, the endpoint comes back with it, and its keys stay good: "
+        f"start it, then run scripts/down {stack} once more. It removes by their labels what was left there."
+    )
+    if purge:
+        _forget_state(stack, engine)
+    return 0
+
+
+def _remove(stack: str, here: DockerState, terminal: Terminal) -> tuple[int, Engine | None]:
+    """Removes what the state knows, then what it does not; how much that was, and who had the state."""
+    engine = engine_of(stack, here)
+    removed = 0
+    if engine is not None:
+        with terminal.step(f"removing {stack} ({engine.name})") as step:
+            removed = engine.down(step.say)
+    return removed + here.remove_unknown(set(), terminal.line), engine
+
+
+def _forget_state(stack: str, engine: Engine | None) -> None:
     if isinstance(engine, PulumiEngine):
         engine.forget()
-    for folder in (data, PROJECT / ".state" / stack):
-        if folder.exists() and not os.access(folder, os.W_OK):
-            raise PermissionError(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+    folder = PROJECT / ".state" / stack
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise PermissionError(folder)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -61,6 +61,9 @@ class Engine(Protocol):
     def down(self, say: Say) -> int:
         """Removes everything the stack made; how many resources that were."""
 
+    def abandon(self) -> int:
+        """Forgets everything the stack made, where its machine is gone; how many resources those were."""
+
 
 class RehearsalEngine:
     """The program run without the Pulumi CLI."""
@@ -91,6 +94,10 @@ class RehearsalEngine:
     def down(self, say: Say) -> int:
         """See Engine."""
         return len(rehearsal.down(self._stack, lambda name, text: say(f"{name}: {text}")).deleted)
+
+    def abandon(self) -> int:
+        """See Engine."""
+        return rehearsal.forget(self._stack)
 
     def was_used(self) -> bool:
         """Whether this stack was rehearsed, completely or not, and not removed since."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from pulumi import automation
 
-from scripts.commands import local_docker_state
+from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_cli import workspace_environment
@@ -22,9 +22,10 @@ class PulumiEngine:
 
     name = "pulumi"
 
-    def __init__(self, stack: str, data: Path, cli_root: str) -> None:
+    def __init__(self, stack: str, here: DockerState | None, cli_root: str) -> None:
+        """here: what is on the machine's Docker; None where that is of no interest, or does not answer."""
         self._name = stack
-        self._data = data
+        self._here = here
         self._environment = workspace_environment()
         self._cli = automation.PulumiCommand(root=cli_root or None)
 
@@ -34,8 +35,8 @@ class PulumiEngine:
         assert stack is not None  # noqa: S101 - it was to be created
         self._wait_for_lock(stack, say)
         known = self._known(stack).ids
-        removed = local_docker_state.remove_unknown(self._name, self._data, known, say)
-        missing = bool(known) and not known <= local_docker_state.ids(self._name, self._data)
+        removed = self._here.remove_unknown(known, say) if self._here else 0
+        missing = bool(known and self._here) and not known <= (self._here.ids() if self._here else known)
         lines: list[str] = []
 
         def heard(line: str) -> None:
@@ -79,12 +80,24 @@ class PulumiEngine:
         if stack is None:
             return 0
         self._wait_for_lock(stack, say)
-        local_docker_state.remove_unknown(self._name, self._data, self._known(stack).ids, say)
+        left = self._here.remove_unknown(self._known(stack).ids, say) if self._here else 0
         try:
             result = stack.destroy(on_output=say, show_secrets=False, color="never", suppress_outputs=True)
         except automation.CommandError as error:
             raise CommandError(str(error)) from None
-        return _changes(result).get("delete", 0)
+        return left + _changes(result).get("delete", 0)
+
+    def abandon(self) -> int:
+        """See Engine. Only Docker's resources are anywhere but in the state, and those went with the machine."""
+        stack = self._stack(create=False)
+        if stack is None:
+            return 0
+        state = stack.export_stack()
+        resources = (state.deployment or {}).get("resources", [])
+        if state.deployment and resources:
+            empty = {**state.deployment, "resources": [], "pending_operations": []}
+            stack.import_stack(automation.Deployment(version=state.version, deployment=empty))
+        return len(resources)
 
     def forget(self) -> None:
         """Removes the empty stack and its history, not its file."""

@@ -3,6 +3,7 @@
 import argparse
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,12 +16,12 @@ from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
-from scripts.commands import local_docker_state
 from scripts.commands.deployed import engine_of
-from scripts.commands.docker_setup import ensure_docker
+from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
+from scripts.commands.places import Host, host_of, reached
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
@@ -38,29 +39,38 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/up", description=__doc__)
     parser.add_argument("stack", nargs="?", default=DEFAULT_STACK, help="a stack with a Pulumi.STACK.yaml here")
     parser.add_argument("--rehearse", action="store_true", help="without the Pulumi CLI, even where there is one")
+    parser.add_argument(
+        "--machine-replaced",
+        action="store_true",
+        help="the machine behind SSH is another one now: accept its new host key",
+    )
     options = parser.parse_args(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
-    ensure_docker(terminal)
-    obtain_what_cannot_be_pulled(options.stack, settings, terminal)
-    data = data_dir(options.stack, settings)
-    take_over_what_is_there(options.stack, data, terminal)
-    engine = choose_engine(options.stack, data, options.rehearse, terminal)
-    for name in local_docker_state.stopped(options.stack, data):
-        terminal.line(f"{name} does not run; starting it again")
-    outcome = deploy(engine, options.stack, terminal)
-    prove(options.stack, settings, outcome, terminal)
+    host = host_of(options.stack, settings)
+    if host and options.machine_replaced:
+        host.forget_host_key()
+    with reached(options.stack, settings, host, terminal) as here:
+        if host is None:
+            obtain_what_cannot_be_pulled(options.stack, settings, terminal)
+        if here:
+            take_over_what_is_there(options.stack, here, terminal)
+        engine = choose_engine(options.stack, here, options.rehearse, terminal)
+        for name in here.stopped() if here else ():
+            terminal.line(f"{name} does not run; starting it again")
+        outcome = deploy(engine, options.stack, terminal)
+    prove(options.stack, settings, host, outcome, terminal)
     tell(options.stack, outcome, terminal)
     return 0
 
 
-def take_over_what_is_there(stack: str, data: Path, terminal: Terminal) -> None:
+def take_over_what_is_there(stack: str, here: DockerState, terminal: Terminal) -> None:
     """Refuses another checkout's stack of this name; clears up where this one's data folder has moved."""
     engine = engine_of(stack)
     known = engine.known() if engine else Known()
-    local_docker_state.refuse_foreign(stack, {str(data), *known.data_dirs})
-    for folder in known.data_dirs - {str(data)}:
-        local_docker_state.remove_unknown(stack, Path(folder), known.ids, terminal.line)
+    here.refuse_foreign(known.data_dirs)
+    for folder in known.data_dirs - {here.data}:
+        replace(here, data=folder).remove_unknown(known.ids, terminal.line)
 
 
 def obtain_what_cannot_be_pulled(stack: str, settings: Settings, terminal: Terminal) -> None:
@@ -102,7 +112,7 @@ def _model_is_to_be_had(stack: str, settings: Settings) -> bool:
     return True
 
 
-def choose_engine(stack: str, data: Path, rehearse: bool, terminal: Terminal) -> Engine:
+def choose_engine(stack: str, here: DockerState | None, rehearse: bool, terminal: Terminal) -> Engine:
     """The Pulumi CLI where it can be had, else the rehearsal. A stack is never left in the hands of both."""
     rehearsal = RehearsalEngine(stack)
     cli_root = None if rehearse else find_cli(terminal)
@@ -113,7 +123,7 @@ def choose_engine(stack: str, data: Path, rehearse: bool, terminal: Terminal) ->
     if rehearsal.was_used():
         with terminal.step("taking down the rehearsal of this stack: Pulumi takes over, with new keys") as step:
             rehearsal.down(step.say)
-    return PulumiEngine(stack, data, cli_root)
+    return PulumiEngine(stack, here, cli_root)
 
 
 def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
@@ -136,8 +146,11 @@ def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
         raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
 
 
-def prove(stack: str, settings: Settings, outcome: Outcome, terminal: Terminal) -> None:
-    """Asks the endpoint once more, from here: what was started again just now may still be loading."""
+def prove(stack: str, settings: Settings, host: Host | None, outcome: Outcome, terminal: Terminal) -> None:
+    """Asks the endpoint once more: what was started again just now may still be loading.
+
+    From here, or on the machine where that is the only place to reach it.
+    """
     if settings.domain:
         terminal.line("proved on the machine itself; scripts/check asks from where a client is")
         return
@@ -147,9 +160,12 @@ def prove(stack: str, settings: Settings, outcome: Outcome, terminal: Terminal) 
     )
     try:
         with terminal.step("checking the endpoint") as step:
+            if host:
+                host.prove(order, step.say)
+                return
             gate.wait(order, step.say)
             failed = [verdict for verdict in run(target, GATE_CHECKS) if not verdict.passed]
-    except gate.GateFailed as error:
+    except (gate.GateFailed, CommandError) as error:
         raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
     if failed:
         raise CommandError("\n".join(f"{verdict.name}: {verdict.detail}" for verdict in failed))
@@ -165,6 +181,8 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
             f"{outcome.unchanged} as they were"
         )
     outputs = outcome.outputs
+    if "tunnel" in outputs:
+        print_block("the way to the endpoint, on each client's computer", outputs["tunnel"])
     print_block("endpoint", f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens")
     if "seatable_yaml" in outputs:
         print_block("settings for SeaTable AI", outputs["seatable_yaml"])

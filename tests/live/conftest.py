@@ -2,8 +2,9 @@
 
 `deployment` is one stack that all tests of a session share and leave serving as they found it: clients `seatable`
 (from 127.0.0.1) and `agents` (from 127.0.0.2). `make_stack` is for tests that break things: each call makes
-another stack, not yet up, which is purged when the test ends. At most one engine runs at a time: tests with
-`deployment` come first, and the shared stack is purged before the first of `make_stack`.
+another stack, not yet up, which is purged when the test ends; `place` (in test_host.py) is a machine. At
+most one engine runs at a time: tests with `deployment` come first, and the shared stack is purged before the first
+of the others.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.live)
 
     def turn(item: pytest.Item) -> bool:
-        return item.path.is_relative_to(HERE) and "make_stack" in getattr(item, "fixturenames", ())
+        own = {"make_stack", "place"}.intersection(getattr(item, "fixturenames", ()))
+        return item.path.is_relative_to(HERE) and bool(own)
 
     items.sort(key=turn)
 

@@ -255,7 +255,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
         monkeypatch.setattr(doctor, "stack_settings", lambda _: parse({}))
         monkeypatch.setattr(doctor, "outputs_of", outputs_of)
-        monkeypatch.setattr(doctor, "run_on_machine", on_machine)
+        monkeypatch.setattr(doctor, "run_on_machine", lambda _stack, _settings, program: on_machine(program))
         monkeypatch.setattr(doctor, "data_dir", lambda *_: DATA)
         status = doctor.main(["s"])
         printed = capsys.readouterr()
@@ -370,5 +370,5 @@ def test_the_machine_program_gets_this_computers_docker_and_no_context(
     monkeypatch.setenv("PATH", fake_command.environment["PATH"])
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/user/1000/docker.sock")
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
-    assert doctor.run_on_machine("text ").stdout == "text unix:///run/user/1000/docker.sock none\n"
+    assert doctor.run_on_machine("s", parse({}), "text ").stdout == "text unix:///run/user/1000/docker.sock none\n"
     assert os.environ["DOCKER_CONTEXT"] == "default"

@@ -4,9 +4,9 @@ Does not prove that the explanations in the tables are true, only that no row is
 """
 
 import re
+import types
 from pathlib import Path
-from types import NoneType
-from typing import get_args
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -24,15 +24,25 @@ def first_column(heading: str) -> set[str]:
     return set(re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE))
 
 
+def _parts(annotation: Any) -> list[Any]:
+    """A type itself, or the types that a union of annotated ones is made of, mappings left whole."""
+    if get_origin(annotation) is Annotated:
+        return _parts(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [part for each in get_args(annotation) for part in _parts(each)]
+    return [annotation]
+
+
 def setting_names() -> set[str]:
     """Every setting with its path, as the README writes it."""
     names = set(SECRETS)
     for name, field in Settings.model_fields.items():
-        # `X | None` is as good as X here.
-        kind = next((part for part in get_args(field.annotation) if part is not NoneType), field.annotation)
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        kinds = [
+            kind for kind in _parts(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        for kind in kinds:
             names |= {f"{name}.{inner}" for inner in kind.model_fields}
-        else:
+        if not kinds:
             names.add(name)
     names.remove("clients")
     return names | {f"clients.<name>.{inner}" for inner in Client.model_fields}

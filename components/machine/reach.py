@@ -1,0 +1,131 @@
+"""The bash program that runs on this computer, waits for a machine to answer over SSH, and learns which one it is.
+
+It is asked on every `up` and every preview: it alone notices that a machine was set up anew at the same address.
+"""
+
+import json
+import shlex
+
+import pulumi
+from pulumi.output import UNKNOWN
+
+from components.machine.ssh import CONNECT_SECONDS, Ssh, alias
+
+BOOT_SECONDS = 900
+"""Patience for a machine that does not answer yet, or whose cloud-init is still at work."""
+DENIED_SECONDS = 45
+"""Patience where the login is refused or the name not known: cloud-init installs keys late, DNS lags."""
+DOCKER_SECONDS = 60
+"""Patience for a Docker that is starting; after that the gate says what is wrong with it."""
+GLANCE_SECONDS = 5
+"""Patience of a preview."""
+AWAY = 69
+"""Status of the program where nothing answers at all (EX_UNAVAILABLE)."""
+NOT_YET = 75
+"""Status of the remote part while the machine is still being set up (EX_TEMPFAIL)."""
+
+_LOOK = f"""\
+{{
+if [ -e /run/cloud-init/enabled ] && [ ! -e /run/cloud-init/result.json ]; then
+  echo "cloud-init is still at work"; exit {NOT_YET}
+fi
+told=$(docker info --format '{{{{.ID}}}}' 2>&1) && docker=${{told##*$'\\n'}} || docker=
+if [ -z "$docker" ] && command -v docker >/dev/null && [[ $told != *denied* ]] && [ "$1" = wait ]; then
+  echo "Docker does not answer yet"; exit {NOT_YET}
+fi
+[ -n "$docker" ] || [ "$1" != glance ] || {{ echo "{{}}"; exit 0; }}
+machine=$(cat /etc/machine-id /var/lib/dbus/machine-id 2>/dev/null | head -n 1)
+printf '{{"identity": "%s"}}\\n' "$(printf '%s %s' "$machine" "$docker" | sha256sum | cut -c 1-16)"
+exit
+}}
+"""
+"""What the machine says of itself: a digest, because machine-id is not for everybody's eyes.
+
+Docker's own id is part of it, so that a Docker that lost its images and containers counts as another machine.
+"""
+
+
+def reach_program(ssh: Ssh, stack: str, patience: int = BOOT_SECONDS) -> str:
+    """Prints the machine's identity as JSON in its last line, or says in phase, cause and change why it cannot.
+
+    patience: seconds to wait for a machine that does not answer. With 0, for previews, such a machine is no error:
+    the last line is then an empty object. On standard error a line says every ten seconds what is waited for.
+    """
+    target = ssh.target
+    looks = {
+        how: ssh.command(f"bash -s {how}", once=seconds)
+        for how, seconds in (("wait", CONNECT_SECONDS), ("now", CONNECT_SECONDS), ("glance", GLANCE_SECONDS))
+    }
+    replaced = (
+        "set seatable-vllm:machine.host_key to the machine's own key (/etc/ssh/ssh_host_ed25519_key.pub)"
+        if ssh.pinned
+        else f"if you have replaced or reinstalled it: scripts/up {stack} --machine-replaced "
+        f"(or remove {ssh.known_hosts}), or pin the new key with seatable-vllm:machine.host_key. If not, somebody "
+        "may be in between"
+    )
+    return f"""\
+set -uo pipefail
+export LC_ALL=C
+replaced={shlex.quote(replaced)}
+where={shlex.quote(str(target))} known={shlex.quote(ssh.known_hosts)} alias={shlex.quote(alias(target))}
+patience={patience} short={min(patience, DENIED_SECONDS)} kind= since=$SECONDS said=$SECONDS docker_since=
+fail() {{ echo "phase: machine ready" >&2; echo "cause: $1" >&2; echo "change: $2" >&2; exit ${{3:-1}}; }}
+look() {{
+  case $1 in
+    wait) {looks["wait"]};; now) {looks["now"]};; *) {looks["glance"]};;
+  esac 2>&1 <<'LOOK'
+{_LOOK}LOOK
+}}
+( umask 077; mkdir -p "$(dirname "$known")" )
+command -v ssh >/dev/null || fail "ssh is not on this computer's PATH" "install OpenSSH's client (openssh-client)"
+while :; do
+  how=wait
+  [ -z "$docker_since" ] || [ $((SECONDS - docker_since)) -lt {DOCKER_SECONDS} ] || how=now
+  [ "$patience" -gt 0 ] || how=glance
+  told=$(look $how) && {{ printf '%s\\n' "${{told##*$'\\n'}}"; exit 0; }}
+  status=$? last=${{told##*$'\\n'}} limit=$patience pause=3
+  case $status:$told in
+    {NOT_YET}:*Docker*) now=docker; docker_since=${{docker_since:-$SECONDS}};;
+    {NOT_YET}:*) now=setup;;
+    255:*"IDENTIFICATION HAS CHANGED"* | 255:*"Host key verification failed"*)
+      new=$(sed -n 's/^\\(SHA256:[^ .]*\\)\\.\\{{0,1\\}}$/\\1/p' <<< "$told" | head -n 1)
+      old=$(ssh-keygen -l -F "$alias" -f "$known" 2>/dev/null | grep -o 'SHA256:[^ ]*' | sort -u | tr '\\n' ' ')
+      fail "$where shows another SSH host key than before: known ${{old:-none }}- now ${{new:-another}}" \\
+        "$replaced";;
+    255:*"Permission denied"* | 255:*"Too many authentication failures"*)
+      now=denied limit=$short pause=10;;
+    255:*"Could not resolve hostname"*) now=name limit=$short;;
+    255: | 255:*onnect* | 255:*kex_exchange* | 255:*"o route"* | 255:*losed* | 255:*"imed out"*) now=away;;
+    255:*) fail "ssh to $where fails: $last" "mend what ssh complains of; see seatable-vllm:machine";;
+    *) fail "$where cannot run a program: $last" "the user must have a shell and bash there";;
+  esac
+  [ "$now" = "$kind" ] || {{ kind=$now since=$SECONDS said=-10; }}
+  if [ $((SECONDS - since)) -ge "$limit" ]; then
+    [ "$patience" -gt 0 ] || {{ echo "{{}}"; exit 0; }}
+    case $kind in
+      denied) fail "$where refuses the login: $last" \\
+        "check the user in seatable-vllm:machine.ssh and the key (machine.ssh_key, or ssh-add -l for the agent)";;
+      name) fail "the name of the machine is not known: $last" "correct seatable-vllm:machine.ssh" {AWAY};;
+      setup) fail "cloud-init on $where does not end" "see /var/log/cloud-init-output.log on the machine";;
+      docker) fail "Docker on $where does not answer" "start it there: sudo systemctl start docker";;
+      *) fail "$where does not answer: $last" \\
+        "start the machine; check seatable-vllm:machine.ssh and the firewalls" {AWAY};;
+    esac
+  fi
+  if [ $((SECONDS - said)) -ge 10 ]; then
+    said=$SECONDS; echo "waiting for $where, $SECONDS s: $last" >&2
+  fi
+  sleep $pause
+done
+"""
+
+
+def identity_of(printed: str | None) -> str:
+    """The identity in what the program printed; unknown where a preview could not reach the machine."""
+    last = (printed or "").rstrip().rpartition("\n")[2]
+    identity = json.loads(last or "{}").get("identity")
+    if identity is None and not pulumi.runtime.is_dry_run():
+        raise ValueError(f"the machine did not say which one it is: {last!r}")
+    if identity is None:
+        pulumi.log.warn("the machine does not answer now: this preview shows what happens if it is another one")
+    return UNKNOWN if identity is None else str(identity)  # type: ignore[return-value]

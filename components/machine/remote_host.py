@@ -1,0 +1,199 @@
+"""A machine that SSH reaches: programs through `ssh`, containers through Docker's own way over SSH."""
+
+import json
+from collections.abc import Sequence
+from typing import Literal, TypedDict, cast
+
+import pulumi
+import pulumi_command as command
+import pulumi_docker as docker
+
+from catalog.vllm import Device
+from components.machine.machine import BASH, DATA_LABEL, STACK_LABEL, Machine, Ran, RunArgs
+from components.machine.reach import BOOT_SECONDS, identity_of, reach_program
+from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
+from components.machine.ssh import Ssh
+
+TYPE = "seatable-vllm:index:RemoteHost"
+
+IMAGE_MIB = {"gpu": 30_000, "cpu": 8_000}
+"""Room for an engine image that is not there yet: the layers, and beside them what is being unpacked."""
+
+GpuChoice = Literal["auto", "none"] | int | Sequence[str]
+
+
+class RemoteHostArgs(TypedDict):
+    """How to reach the machine, and what to use of it."""
+
+    stack: str
+    """The stack's name."""
+    ssh: Ssh
+    """The way there."""
+    data_dir: str
+    """Absolute folder on the machine for weights, caches and configuration; made when it is not there."""
+    gpus: GpuChoice
+    """auto, none, how many, or which."""
+    weights_mib: int
+    """Size of the model's weights, 0 where it is not known."""
+    edge_port: int
+    """TCP port that the edge will listen on; must be free, or the stack's own."""
+    engine_port: int
+    """TCP port that the engine will be published on; likewise."""
+
+
+class RemoteHost(Machine):
+    """A Linux machine with Docker."""
+
+    def __init__(self, name: str, args: RemoteHostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__(TYPE, name, None, opts)
+        self.kind = "host"
+        self.stack = args["stack"]
+        self.address = "127.0.0.1"
+        self.data_dir = args["data_dir"]
+        self._ssh = ssh = args["ssh"]
+        # Asked anew by every run: resources alone would never notice that the machine behind them is another one.
+        patience = 0 if pulumi.runtime.is_dry_run() else BOOT_SECONDS
+        seen = command.local.run_output(
+            command=BASH,
+            stdin=reach_program(ssh, args["stack"], patience),
+            logging=command.local.Logging.STDERR,  # what is waited for; the answer is of no interest to a reader
+            opts=pulumi.InvokeOutputOptions(parent=self),
+        )
+        self.identity = seen.stdout.apply(identity_of)
+        check = self.run(f"{name}-ready", {"program": ready_program(args)}, parent=self)
+        self.ready = check.resource
+        facts = check.last_line.apply(json.loads)
+        self.device = facts.apply(lambda known: cast(Device, known["device"]))
+        self._choose_gpus(args["gpus"])
+        self._docker = docker.Provider(
+            f"{name}-docker",
+            host=ssh.docker_host,
+            ssh_opts=ssh.options(),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[self.ready]),
+        )
+        self.register_outputs({"identity": self.identity, "device": self.device})
+
+    def run(
+        self, name: str, args: RunArgs, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()
+    ) -> Ran:
+        interpreter = args.get("interpreter", BASH)
+        program = pulumi.Output.from_input(args["program"])
+        ran = command.local.Command(
+            name,
+            create=self._ssh.command(interpreter),
+            stdin=program.apply(whole) if interpreter == BASH else program,
+            triggers=[self.identity, *args.get("triggers", [])],
+            add_previous_output_in_env=False,
+            opts=pulumi.ResourceOptions(parent=parent, depends_on=list(depends_on)),
+        )
+        return Ran(ran, ran.stdout)
+
+    def docker_options(
+        self, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()
+    ) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(
+            parent=parent,
+            provider=self._docker,
+            depends_on=[self.ready, *depends_on],
+            delete_before_replace=True,
+            replace_on_changes=["*"],
+        )
+
+    def tunnel(self, port: int) -> str | None:
+        return self._ssh.tunnel(port)
+
+    def _choose_gpus(self, choice: GpuChoice) -> None:
+        self.proves_gpus = choice != "none"
+        if not isinstance(choice, str | int):
+            self.device_ids = list(choice)
+        wanted = "all" if choice == "auto" else str(choice) if isinstance(choice, int) else None
+        self.gpus = self.device.apply(lambda device: wanted if device == "gpu" else None)
+
+
+def whole(program: str) -> str:
+    """The same bash program, which bash begins only when it has read all of it.
+
+    A connection may break while the program is being sent, and a part of a program must not be run. Nor can a
+    command in it then take the rest of the program for its own input.
+    """
+    return f"{{\n{program}\nexit\n}}\n"
+
+
+def ready_program(args: RemoteHostArgs) -> str:
+    """A bash program that prepares and checks the machine and prints what it is, as JSON, in its last line."""
+    choice = args["gpus"] if isinstance(args["gpus"], str) else "some"
+    return f"""\
+set -euo pipefail
+{FAIL}{whose(args["stack"], args["data_dir"])}
+command -v python3 >/dev/null || fail "python3 is not on the machine" "install it (apt-get install python3)"
+{_DOCKER}{_DATA_DIR}{_gpus(choice)}
+image_mib={IMAGE_MIB["cpu"]}
+[ $device = cpu ] || image_mib={IMAGE_MIB["gpu"]}
+[ -z "$(docker ps -aq --filter "label={STACK_LABEL}=$stack")" ] || image_mib={MIN_FREE_MIB}
+weights_mib={max(args["weights_mib"], MIN_FREE_MIB)}
+[ ! -d "$data/models" ] || weights_mib={MIN_FREE_MIB}
+{_ROOM}{free_ports(args["edge_port"], args["engine_port"])}
+( timeout 5 bash -c '</dev/tcp/huggingface.co/443' ) 2>/dev/null ||
+  echo "warning: huggingface.co is not reached from the machine; weights must be there, or come from a mirror"
+printf '{{"device": "%s"}}\\n' "$device"
+"""
+
+
+_DOCKER = """\
+command -v docker >/dev/null || fail "Docker is not on the machine" "install Docker Engine 20.10 or newer there"
+form='{{json .Runtimes}} {{json .SecurityOptions}} {{.DockerRootDir}}'
+if ! told=$(docker info --format "$form" 2>/dev/null); then
+  why=$(docker info 2>&1 | grep -m 1 -E 'ERROR:|onnect|denied' || true)
+  case $why in
+    *denied*) fail "Docker does not answer: $why" "let the user use it there: sudo usermod -aG docker $(id -un)";;
+    *) fail "Docker does not answer: ${why:-it gives no reason}" "start it there: sudo systemctl start docker";;
+  esac
+fi
+root=${told##* }
+[[ $told != *name=rootless* ]] ||
+  fail "Docker runs rootless on the machine, where a container cannot have the machine's own network" \\
+    "use the machine's system-wide Docker"
+"""
+
+_DATA_DIR = f"""\
+if ! mkdir -p "$data" 2>/dev/null; then
+  sudo -n mkdir -p "$data" 2>/dev/null && sudo -n chown "$(id -u):$(id -g)" "$data" 2>/dev/null ||
+    fail "seatable-vllm:machine.data_dir $data cannot be made by $(id -un), who has no sudo without a password" \\
+      "make it there and give it to $(id -un), or name a folder that $(id -un) may write"
+fi
+if [ ! -w "$data" ] && [ -z "$(ls -A "$data" 2>&1 | grep -vx lost+found)" ]; then  # a new disk, mounted there
+  sudo -n chown "$(id -u):$(id -g)" "$data" 2>/dev/null || true
+fi
+[ -w "$data" ] || fail "seatable-vllm:machine.data_dir $data is not $(id -un)'s to write" \\
+  "give it to $(id -un), or name another folder"
+others=$(docker ps -a --filter "label={DATA_LABEL}=$data" --format '{{{{.Label "{STACK_LABEL}"}}}}' |
+  grep -vxF "$stack" | head -n 1 || true)
+[ -z "$others" ] || fail "seatable-vllm:machine.data_dir $data is that of the stack $others on this machine" \\
+  "give this stack a folder of its own"
+"""
+
+
+def _gpus(choice: str) -> str:
+    """Lines of bash that set `device`. choice: auto, none, or some for a number or list."""
+    return f"""\
+device=cpu
+if [ {choice} != none ]; then
+  none="or set seatable-vllm:machine.gpus to none"
+  toolkit="install the NVIDIA Container Toolkit there (nvidia-ctk runtime configure), $none"
+  runtime= card=
+  [[ $told != *nvidia* ]] || runtime=yes
+  if command -v nvidia-smi >/dev/null; then
+    if said=$(nvidia-smi -L 2>&1); then card=yes; echo "$said"
+    elif [ {choice} = some ] || [ -n "$runtime" ]; then
+      fail "the NVIDIA driver does not work: ${{said##*$'\\n'}}" "mend the driver, $none"
+    fi
+  fi
+  if [ -n "$runtime" ]; then device=gpu
+  elif [ -n "$card" ]; then fail "Docker cannot hand out the machine's GPU: it has no runtime nvidia" "$toolkit"
+  elif [ {choice} = some ]; then fail "the machine has no NVIDIA GPU that Docker knows of" "$toolkit"
+  fi
+fi
+"""
+
+
+_ROOM = room("$root", "$image_mib") + room("$data", "$weights_mib")

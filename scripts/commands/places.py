@@ -1,0 +1,173 @@
+"""The machine of a stack as the commands reach it: this computer's Docker, or one behind SSH."""
+
+import contextlib
+import dataclasses
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import requests
+
+from checks import gate
+from checks.bundle import gate_program
+from components.machine.local_docker import local_docker_host
+from components.machine.machine import BASH, PYTHON
+from components.machine.reach import AWAY, BOOT_SECONDS, reach_program
+from components.machine.remote_host import whole
+from components.machine.ssh import Ssh, alias, prepare, refuse_docker_variables, ssh_of
+from rehearsal.forward import forwarded, provider_command
+from scripts.commands.docker_setup import ensure_docker
+from scripts.commands.docker_state import DockerState
+from scripts.commands.engines import Say
+from scripts.commands.errors import CommandError
+from scripts.commands.stacks import PROJECT, data_dir
+from scripts.commands.terminal import Terminal
+from settings import HostMachine, Settings
+
+DOCKER_SECONDS = 120
+
+
+class MachineAway(CommandError):  # noqa: N818 - reads as what happened
+    """The machine does not answer at all: switched off, gone, or cut off from here."""
+
+
+class Host:
+    """A machine that SSH reaches."""
+
+    def __init__(self, stack: str, machine: HostMachine) -> None:
+        refuse_docker_variables()
+        self.name = machine.ssh
+        self.data = machine.data_dir
+        self._stack = stack
+        self._ssh: Ssh = ssh_of(machine, stack)
+        prepare(machine, self._ssh, PROJECT)
+
+    def wait(self, say: Say, patience: int = BOOT_SECONDS) -> None:
+        """Returns when the machine lets us in. CommandError says why not, MachineAway if nothing answers."""
+        program = reach_program(self._ssh, self._stack, patience)
+        status, lines = _run(["bash", "-s"], program, say)
+        if status != 0:
+            kind = MachineAway if status == AWAY else CommandError
+            raise kind("\n".join(line for line in lines if not line.startswith("waiting for ")))
+
+    def forget_host_key(self) -> None:
+        """Takes the key that this machine had so far out of the stack's known_hosts."""
+        path = PROJECT / self._ssh.known_hosts
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines(keepends=True) if not self._is_ours(line)]
+            path.write_text("".join(kept))
+
+    @contextlib.contextmanager
+    def docker(self) -> Iterator[DockerState | None]:
+        """What is on the machine's Docker; None where it does not answer, which the program's gate explains."""
+        with self.forwarded() as (url, _):
+            try:
+                client = docker.DockerClient(base_url=url, timeout=DOCKER_SECONDS)
+                client.ping()
+            except (docker.errors.DockerException, requests.RequestException):
+                yield None
+                return
+            yield DockerState(client, self._stack, self.data)
+
+    def forwarded(self, port: int | None = None) -> contextlib.AbstractContextManager[tuple[str, int | None]]:
+        """The machine's Docker, and a port of its loopback address, brought here. See rehearsal.forward."""
+        provider = {"host": self._ssh.docker_host, "sshOpts": self._ssh.options()}
+        return forwarded(provider_command(provider), port)
+
+    def run(self, program: str, say: Say) -> None:
+        """Runs a bash program there; CommandError with what it printed when it fails."""
+        status, lines = _run(["sh", "-c", self._ssh.command(BASH)], whole(program), say)
+        if status != 0:
+            raise CommandError("\n".join(lines))
+
+    def ask(self, program: str, seconds: float) -> subprocess.CompletedProcess[str]:
+        """Runs a Python program there that prints what it sees; whatever comes of it. seconds: patience."""
+        return subprocess.run(
+            ["sh", "-c", self._ssh.command(PYTHON)],
+            cwd=PROJECT,
+            input=program,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+
+    def prove(self, order: gate.Order, say: Say) -> None:
+        """Runs the last gate there; CommandError with its own words when the endpoint does not work."""
+        program = gate_program(json.dumps(dataclasses.asdict(order)))
+        status, lines = _run(["sh", "-c", self._ssh.command(PYTHON)], program, say)
+        if status != 0:
+            raise CommandError("\n".join(lines))
+
+    def _is_ours(self, line: str) -> bool:
+        # A hashed name can be anybody's, and only a file that others had their hands in has one.
+        return line.split(" ", 1)[0] == alias(self._ssh.target) or line.startswith("|1|")
+
+
+def host_of(stack: str, settings: Settings) -> Host | None:
+    """The stack's machine where SSH leads to it; None for this computer."""
+    return Host(stack, settings.machine) if isinstance(settings.machine, HostMachine) else None
+
+
+@contextlib.contextmanager
+def reached(stack: str, settings: Settings, host: Host | None, terminal: Terminal) -> Iterator[DockerState | None]:
+    """The stack's machine, waited for or set up, and what is on its Docker."""
+    if host is None:
+        ensure_docker(terminal)
+        client = docker.DockerClient(base_url=local_docker_host(), timeout=DOCKER_SECONDS)
+        yield DockerState(client, stack, str(data_dir(stack, settings)))
+        return
+    with terminal.step(f"reaching {host.name}") as step:
+        host.wait(step.say)
+    with host.docker() as state:
+        yield state
+
+
+def purge_program(data: str, folders: tuple[str, ...]) -> str:
+    """A bash program that removes folders of a data directory, or all of it where none is named.
+
+    The engine writes its cache as root, so Docker or sudo helps where the user alone may not.
+    """
+    names = " ".join(f'"$data"/{folder}' for folder in folders) or '"$data"'
+    inside = " ".join(f"/data/{folder}" for folder in folders) or "/data/models /data/cache /data/vllm /data/edge"
+    return f"""\
+set -uo pipefail
+data={_quoted(data)}
+[ -d "$data" ] || exit 0
+rm -rf {names} 2>/dev/null && exit 0
+sudo -n rm -rf {names} 2>/dev/null && exit 0
+image=$(docker images --quiet | head -n 1)
+[ -z "$image" ] || docker run --rm --user 0:0 --network none --volume "$data:/data" --entrypoint rm \\
+  "$image" -rf {inside}
+rm -rf {names}
+[ ! -e "$data/models" ] || {{ echo "cause: not all of $data could be removed" >&2; exit 1; }}
+"""
+
+
+def _quoted(path: str) -> str:
+    return "'" + path.replace("'", "'\\''") + "'"
+
+
+def _run(command: list[str], program: str, say: Say) -> tuple[int, list[str]]:
+    """Runs a command with a program on its input; its status, and the lines it printed, as `say` had them."""
+    process = subprocess.Popen(
+        command,
+        cwd=Path(PROJECT),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both were asked for
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(program)
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        say(lines[-1])
+    return process.wait(), lines
