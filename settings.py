@@ -614,8 +614,10 @@ def _without(values: Mapping[str, object], errors: Sequence[Any]) -> dict[str, o
                 section[inner[0]] = stand_in
             else:
                 left["domain"] = dict(_SOME_DOMAIN)
-        elif first == "ports" or not inner or not isinstance(section, dict):
+        elif not inner or not isinstance(section, dict):
             left.pop(first, None)
+        elif first == "ports" and inner[0] in Ports.model_fields:
+            section[inner[0]] = next(port for port in range(65535, 0, -1) if port not in section.values())
         elif first == "clients":
             misnamed = any(each["loc"][:3] == ("clients", inner[0], "[key]") for each in errors)
             section["some" if misnamed else inner[0]] = _SOME_CLIENT

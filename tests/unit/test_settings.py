@@ -701,6 +701,11 @@ def test_all_problems_of_a_domain_are_reported_beside_those_of_the_rest() -> Non
     assert keys == {"domain.zone", "domain.acme_email", "domain.key", "ports.engine", "typo"}
 
 
+def test_a_wrong_port_does_not_hide_another() -> None:
+    keys = {line.partition(": ")[0] for line in problems({"ports": {"edge": 80, "engine": 81, "loopback": 82}})}
+    assert keys == {f"seatable-vllm:ports.{name}" for name in ("edge", "engine", "loopback")}
+
+
 def test_port_80_is_kept_for_the_ca_that_asks_there() -> None:
     values = domain(tls="acme-http", acme_email="ops@example.com") | {"ports": {"edge": 80}}
     assert "80" in the_problem(values)
