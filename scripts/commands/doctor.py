@@ -33,7 +33,7 @@ from scripts.commands.deployed import outputs_of
 from scripts.commands.errors import CommandError
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
 from scripts.commands.target import client_target
-from settings import Settings, SettingsError
+from settings import LocalMachine, Settings, SettingsError
 
 ROLES = ("engine", "edge")
 MACHINE_SECONDS = 300
@@ -126,8 +126,8 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
         "edge_url": f"{endpoint.partition('://')[0]}://127.0.0.1:{settings.ports.edge}/v1/models",
     }
     try:
-        done = run_on_machine(facts_program(json.dumps(order)))
-    except SettingsError as error:
+        done = run_on_machine(settings, facts_program(json.dumps(order)))
+    except (CommandError, SettingsError) as error:
         yield Finding("machine", "is not reached", Problem(str(error), "mend that, then run this again"))
         return
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -143,8 +143,13 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
     yield from findings(expected, facts)
 
 
-def run_on_machine(program: str) -> subprocess.CompletedProcess[str]:
-    """Runs a Python program on the stack's machine; for `local` that is this computer, with its own Docker."""
+def run_on_machine(settings: Settings, program: str) -> subprocess.CompletedProcess[str]:
+    """Runs a Python program on the stack's machine; for `local` that is this computer, with its own Docker.
+
+    The one place that knows how a machine is reached. CommandError for a kind that cannot be reached from here.
+    """
+    if not isinstance(settings.machine, LocalMachine):
+        raise CommandError(f"scripts/doctor does not reach a machine of kind {settings.machine.kind}")
     environment = {**os.environ, "DOCKER_HOST": local_docker_host()}
     environment.pop("DOCKER_CONTEXT", None)
     return subprocess.run(

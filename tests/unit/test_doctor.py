@@ -23,7 +23,7 @@ from checks.bundle import FACTS_MODULES, ROOT, facts_program
 from checks.diagnosis import MIN_FREE_MIB, Expected, Finding, changed_since_up, findings
 from scripts.commands import doctor
 from scripts.commands.errors import CommandError
-from settings import parse
+from settings import Settings, parse
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand, FakeEndpoint
@@ -250,7 +250,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
                 raise outputs
             return outputs
 
-        def on_machine(program: str) -> subprocess.CompletedProcess[str]:
+        def on_machine(settings: Settings, program: str) -> subprocess.CompletedProcess[str]:
             return subprocess.CompletedProcess([], 0, json.dumps(known) if machine is None else "", machine or "")
 
         monkeypatch.setattr(doctor, "stack_settings", lambda _: parse({}))
@@ -370,5 +370,5 @@ def test_the_machine_program_gets_this_computers_docker_and_no_context(
     monkeypatch.setenv("PATH", fake_command.environment["PATH"])
     monkeypatch.setenv("DOCKER_HOST", "unix:///run/user/1000/docker.sock")
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
-    assert doctor.run_on_machine("text ").stdout == "text unix:///run/user/1000/docker.sock none\n"
+    assert doctor.run_on_machine(parse({}), "text ").stdout == "text unix:///run/user/1000/docker.sock none\n"
     assert os.environ["DOCKER_CONTEXT"] == "default"
