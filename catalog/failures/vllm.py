@@ -100,9 +100,9 @@ VLLM: tuple[Failure, ...] = (
         r"cannot be used with the tokenizer of|invalid (?:tool call|reasoning) parser"
         r"|Reasoning parser '.*' not found|Error in extracting tool call from response"
         r"|Error trying to handle streaming tool call",
-        "the tool parser (or reasoning parser) does not fit the model",
-        "set seatable-vllm:model.tool_parser to the model family's parser, or to none (reasoning-parser is in "
-        "seatable-vllm:model.extra_args)",
+        "the tool parser does not fit the model",
+        "set seatable-vllm:model.tool_parser to the model family's parser, or to none (and reasoning-parser in "
+        "seatable-vllm:model.extra_args, if it is there)",
     ),
     Failure(
         "model-code",

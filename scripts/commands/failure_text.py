@@ -13,17 +13,8 @@ def last_lines(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     told = list(dict.fromkeys(line for line in lines if line.startswith(KEYS)))
     if any(line.startswith("cause: ") for line in told):
-        return "\n".join(_precise(told))
+        return "\n".join(told)
     found = explain(text)
     return (
         "\n".join([*told, str(found)]) if found else "cause: not one that this program knows; see the lines above"
     )
-
-
-def _precise(told: list[str]) -> list[str]:
-    """The lines with the way out of what kept an image from being pulled, where its registry's words are known."""
-    cause = next(line for line in told if line.startswith("cause: "))
-    found = explain(cause) if "seatable-vllm: image missing" in cause else None
-    if found is None or found.failure.name == "image-missing":
-        return told
-    return [*(line for line in told if not line.startswith("change: ")), f"change: {found.failure.remedy}"]

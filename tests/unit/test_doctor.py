@@ -23,7 +23,7 @@ from checks.bundle import FACTS_MODULES, ROOT, facts_program
 from checks.diagnosis import MIN_FREE_MIB, Expected, Finding, changed_since_up, findings
 from scripts.commands import doctor
 from scripts.commands.errors import CommandError
-from settings import parse
+from settings import Settings, parse
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand, FakeEndpoint
@@ -250,7 +250,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
                 raise outputs
             return outputs
 
-        def on_machine(program: str) -> subprocess.CompletedProcess[str]:
+        def on_machine(settings: Settings, program: str) -> subprocess.CompletedProcess[str]:
             return subprocess.CompletedProcess([], 0, json.dumps(known) if machine is None else "", machine or "")
 
         monkeypatch.setattr(doctor, "stack_settings", lambda _: parse({}))
