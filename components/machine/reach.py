@@ -127,5 +127,5 @@ def identity_of(printed: str | None) -> str:
     if identity is None and not pulumi.runtime.is_dry_run():
         raise ValueError(f"the machine did not say which one it is: {last!r}")
     if identity is None:
-        pulumi.log.warn("the machine does not answer now: this preview shows what happens if it is another one")
+        pulumi.log.warn("the machine cannot be asked now: this preview shows what happens if it is another one")
     return UNKNOWN if identity is None else str(identity)  # type: ignore[return-value]
