@@ -88,7 +88,7 @@ while :; do
     {NOT_YET}:*Docker*) now=docker; docker_since=${{docker_since:-$SECONDS}};;
     {NOT_YET}:*) now=setup;;
     255:*"IDENTIFICATION HAS CHANGED"* | 255:*"Host key verification failed"*)
-      new=$(sed -n 's/^\\(SHA256:[^ .]*\\)\\.\\{{0,1\\}}$/\\1/p' <<< "$told" | head -n 1)
+      new=$(grep -o 'SHA256:[A-Za-z0-9+/]*' <<< "$told" | head -n 1)
       old=$(ssh-keygen -l -F "$alias" -f "$known" 2>/dev/null | grep -o 'SHA256:[^ ]*' | sort -u | tr '\\n' ' ')
       fail "$where shows another SSH host key than before: known ${{old:-none }}- now ${{new:-another}}" \\
         "$replaced";;

@@ -205,7 +205,7 @@ def test_an_up_whose_connection_is_cut_ends_in_words_and_the_next_one_goes_on(on
     """The change is an option of vLLM: another engine, the same edge."""
     edge, engine = on_host.container(on_host.edge), on_host.container(on_host.engine)
     on_host.configure(model={"name": MODEL, "extra_args": {"max-num-seqs": 8}})
-    told, status = cut_up(on_host, "readiness-gate", 0)
+    told, status = cut_up(on_host, "readiness-gate: waiting", 0)
     assert status != 0, told
     assert "Traceback" not in told, told
     moment = random.uniform(0, 2)  # noqa: S311 - told when it fails
