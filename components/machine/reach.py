@@ -88,7 +88,7 @@ while :; do
     {NOT_YET}:*Docker*) now=docker; docker_since=${{docker_since:-$SECONDS}};;
     {NOT_YET}:*) now=setup;;
     255:*"IDENTIFICATION HAS CHANGED"* | 255:*"Host key verification failed"*)
-      new=$(sed -n 's/^\\(SHA256:[^ .]*\\)\\.\\{{0,1\\}}$/\\1/p' <<< "$told" | head -n 1)
+      new=$(grep -o 'SHA256:[A-Za-z0-9+/]*' <<< "$told" | head -n 1)
       old=$(ssh-keygen -l -F "$alias" -f "$known" 2>/dev/null | grep -o 'SHA256:[^ ]*' | sort -u | tr '\\n' ' ')
       fail "$where shows another SSH host key than before: known ${{old:-none }}- now ${{new:-another}}" \\
         "$replaced";;
@@ -127,5 +127,5 @@ def identity_of(printed: str | None) -> str:
     if identity is None and not pulumi.runtime.is_dry_run():
         raise ValueError(f"the machine did not say which one it is: {last!r}")
     if identity is None:
-        pulumi.log.warn("the machine does not answer now: this preview shows what happens if it is another one")
+        pulumi.log.warn("the machine cannot be asked now: this preview shows what happens if it is another one")
     return UNKNOWN if identity is None else str(identity)  # type: ignore[return-value]
