@@ -250,12 +250,12 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
                 raise outputs
             return outputs
 
-        def on_machine(settings: Settings, program: str) -> subprocess.CompletedProcess[str]:
+        def on_machine(stack: str, settings: Settings, program: str) -> subprocess.CompletedProcess[str]:
             return subprocess.CompletedProcess([], 0, json.dumps(known) if machine is None else "", machine or "")
 
         monkeypatch.setattr(doctor, "stack_settings", lambda _: parse({}))
         monkeypatch.setattr(doctor, "outputs_of", outputs_of)
-        monkeypatch.setattr(doctor, "run_on_machine", lambda _stack, _settings, program: on_machine(program))
+        monkeypatch.setattr(doctor, "run_on_machine", on_machine)
         monkeypatch.setattr(doctor, "data_dir", lambda *_: DATA)
         status = doctor.main(["s"])
         printed = capsys.readouterr()
