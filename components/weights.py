@@ -39,7 +39,16 @@ class Weights(pulumi.ComponentResource):
         program = pulumi.Output.all(image=args["image"].reference, token=args["token"]).apply(
             lambda known: weights_program(machine.data_dir, model, revision, known["image"], known["token"])
         )
-        ran = machine.run(f"{name}-present", {"program": program}, parent=self, depends_on=[args["image"].present])
+        # A folder that somebody removed: without a look at the disk it would count as done for ever.
+        lost = machine.look(
+            lost_program(machine.data_dir, model, write=not pulumi.runtime.is_dry_run()), parent=self
+        )
+        ran = machine.run(
+            f"{name}-present",
+            {"program": program, "triggers": [lost]},
+            parent=self,
+            depends_on=[args["image"].present],
+        )
         self.present = ran.resource
         self.register_outputs({})
 
@@ -96,13 +105,14 @@ def weights_program(data_dir: str, model: str, revision: str | None, image: str,
     progress = 'fetching $model, $(du -sm "$models/.partial" | cut -f1) MiB, $SECONDS s'
     return f"""\
 set -euo pipefail
-models={shlex.quote(data_dir)}/models model={shlex.quote(model)} image={shlex.quote(image)}
+{_variables(data_dir, model)}image={shlex.quote(image)}
+here() {{ mkdir -p "$(dirname "$mark")"; [ -e "$mark" ] || echo 0 > "$mark"; echo "$model is here"; exit 0; }}
 made="${{XDG_CACHE_HOME:-$HOME/.cache}}/seatable-vllm/models/$model"
-if [ -f "$models/$model/config.json" ]; then echo "$model is here"; exit 0; fi
+[ ! -f "$models/$model/config.json" ] || here
 mkdir -p "$models/.partial/$model" "$(dirname "$models/$model")"
 # What an interrupted run left running must not write beside this one.
 if command -v flock >/dev/null; then exec 9>"$models/.lock"; flock 9; fi
-if [ -f "$models/$model/config.json" ]; then echo "$model is here"; exit 0; fi
+[ ! -f "$models/$model/config.json" ] || here
 if [ -f "$made/.complete" ]; then
   cp -a "$made/." "$models/.partial/$model/"
 else
@@ -116,5 +126,28 @@ FETCH
 fi
 mv -T "$models/.partial/$model" "$models/$model"
 rm -rf "$models/.partial"
-echo "$model is here"
+here
 """
+
+
+def lost_program(data_dir: str, model: str, *, write: bool) -> str:
+    """A bash program that prints how often the complete folder of a model was found gone.
+
+    A number that only grows makes the weights be fetched again exactly once for each time. write: whether a new
+    number is to be remembered; a preview only says it.
+    """
+    return f"""\
+{_variables(data_dir, model)}lost=$(cat "$mark" 2>/dev/null) || {{ echo 0; exit 0; }}
+if [ ! -f "$models/$model/config.json" ]; then
+  lost=$((lost + 1))
+  {'echo "$lost" > "$mark"' if write else ":"}
+fi
+echo "$lost"
+"""
+
+
+def _variables(data_dir: str, model: str) -> str:
+    """Lines of bash: where models lie, which one is meant, and where it is noted how often that was lost."""
+    models = f"{data_dir}/models"
+    mark = f"{models}/.lost/{model}"
+    return f"models={shlex.quote(models)} model={shlex.quote(model)} mark={shlex.quote(mark)}\n"

@@ -206,9 +206,10 @@ class _Provider(mocks.Mocks):
         self._facts = facts
 
     def call(self, args: mocks.MockCallArgs) -> Any:
-        # The one look at a machine behind SSH; everything else must come of resources.
+        # Looks at a machine: which one it is, and whether its weights were lost; all else must come of resources.
         assert args.token == "command:local:run", f"the program calls {args.token}"
-        return {"stdout": json.dumps(SEEN_MACHINE), "stderr": ""}
+        looks_for_weights = "/models/.lost/" in str(args.args["stdin"])
+        return {"stdout": "0" if looks_for_weights else json.dumps(SEEN_MACHINE), "stderr": ""}
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         if not args.custom:

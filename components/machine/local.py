@@ -9,7 +9,7 @@ import pulumi_command as command
 import pulumi_docker as docker
 
 from catalog.vllm import Device
-from components.machine.machine import BASH, Machine, Ran, RunArgs
+from components.machine.machine import BASH, Machine, Ran, RunArgs, last_line
 from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
 
 TYPE = "seatable-vllm:index:LocalMachine"
@@ -69,6 +69,16 @@ class LocalMachine(Machine):
             opts=pulumi.ResourceOptions(parent=parent, depends_on=list(depends_on)),
         )
         return Ran(ran, ran.stdout)
+
+    def look(self, program: str, *, parent: pulumi.Resource) -> pulumi.Output[str]:
+        seen = command.local.run_output(
+            command=BASH,
+            stdin=program,
+            environment=self._environment,
+            logging=command.local.Logging.STDERR,
+            opts=pulumi.InvokeOutputOptions(parent=parent),
+        )
+        return seen.stdout.apply(last_line)
 
     def docker_options(
         self, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()

@@ -74,6 +74,13 @@ class Machine(pulumi.ComponentResource):
         """Runs a program on the machine, as one resource called `name`."""
         raise NotImplementedError
 
+    def look(self, program: str, *, parent: pulumi.Resource) -> pulumi.Output[str]:
+        """The last line that a bash program prints on the machine, asked anew by every run and every preview.
+
+        For what no resource would notice by itself; it should be quick. Unknown where a preview cannot ask.
+        """
+        raise NotImplementedError
+
     def docker_options(
         self, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()
     ) -> pulumi.ResourceOptions:
@@ -141,7 +148,12 @@ class Ran:
     @property
     def last_line(self) -> pulumi.Output[str]:
         """The last line it printed; programs put their answer there."""
-        return self.stdout.apply(lambda text: (text or "").rstrip().rpartition("\n")[2])
+        return self.stdout.apply(last_line)
+
+
+def last_line(text: str | None) -> str:
+    """The last line of what a program printed."""
+    return (text or "").rstrip().rpartition("\n")[2]
 
 
 def heartbeat(text: str) -> str:

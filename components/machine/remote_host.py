@@ -9,7 +9,7 @@ import pulumi_command as command
 import pulumi_docker as docker
 
 from catalog.vllm import Device
-from components.machine.machine import BASH, DATA_LABEL, STACK_LABEL, Machine, Ran, RunArgs
+from components.machine.machine import BASH, DATA_LABEL, STACK_LABEL, Machine, Ran, RunArgs, last_line
 from components.machine.reach import BOOT_SECONDS, identity_of, reach_program
 from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
 from components.machine.ssh import Ssh
@@ -87,6 +87,16 @@ class RemoteHost(Machine):
             opts=pulumi.ResourceOptions(parent=parent, depends_on=list(depends_on)),
         )
         return Ran(ran, ran.stdout)
+
+    def look(self, program: str, *, parent: pulumi.Resource) -> pulumi.Output[str]:
+        seen = command.local.run_output(
+            command=self._ssh.command(BASH),
+            # Only when the machine has said which one it is: a preview may find none.
+            stdin=self.identity.apply(lambda _: whole(program)),
+            logging=command.local.Logging.STDERR,
+            opts=pulumi.InvokeOutputOptions(parent=parent),
+        )
+        return seen.stdout.apply(last_line)
 
     def docker_options(
         self, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()

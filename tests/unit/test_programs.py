@@ -30,7 +30,7 @@ from components.edge import release_program, reload_program
 from components.image import image_program
 from components.machine.local import LocalMachineArgs, ready_program
 from components.machine.machine import write_file_program
-from components.weights import weights_program
+from components.weights import lost_program, weights_program
 from scripts.commands.failure_text import last_lines
 
 if TYPE_CHECKING:
@@ -878,3 +878,29 @@ def test_a_download_that_fails_is_explained_by_its_own_cause_and_without_the_tok
     found = explain(done.stderr)
     assert found is not None
     assert found.failure.name == name
+
+
+@pytest.mark.parametrize("write", [False, True], ids=["preview", "up"])
+def test_a_model_folder_that_was_removed_counts_once_and_no_more_when_it_is_back(
+    tmp_path: Path, write: bool
+) -> None:
+    # The number is a trigger: any change of it fetches the weights again, so it must rest in between.
+    folder = tmp_path / "models" / MODEL
+
+    def lost(*, write: bool) -> str:
+        return run_bash(lost_program(str(tmp_path), MODEL, write=write), dict(os.environ)).stdout.strip()
+
+    def put() -> None:
+        folder.mkdir(parents=True)
+        (folder / "config.json").touch()
+        run_bash(weights_program(str(tmp_path), MODEL, None, "image", None), dict(os.environ))
+
+    assert lost(write=True) == "0", "nothing was there yet, so nothing is lost"
+    put()
+    assert lost(write=True) == "0"
+    shutil.rmtree(folder)
+    assert lost(write=write) == "1"
+    assert lost(write=True) == ("2" if write else "1"), "a preview remembers nothing"
+    before = lost(write=False)
+    put()
+    assert lost(write=True) == str(int(before) - 1)
