@@ -83,7 +83,8 @@ while :; do
   [ -z "$docker_since" ] || [ $((SECONDS - docker_since)) -lt {DOCKER_SECONDS} ] || how=now
   [ "$patience" -gt 0 ] || how=glance
   told=$(look $how) && {{ printf '%s\\n' "${{told##*$'\\n'}}"; exit 0; }}
-  status=$? last=${{told##*$'\\n'}} limit=$patience pause=3
+  status=$? told=${{told//$'\\r'/}}
+  last=${{told##*$'\\n'}} limit=$patience pause=3
   case $status:$told in
     {NOT_YET}:*Docker*) now=docker; docker_since=${{docker_since:-$SECONDS}};;
     {NOT_YET}:*) now=setup;;
