@@ -294,8 +294,10 @@ def weights(stack: Deployment) -> Path:
     """The default model's folder in the stack's data directory; put there by an `up` where it is not yet."""
     folder = stack.data_dir / "models" / MODEL
     if not folder.exists():
+        settings = stack.settings
         stack.configure(model={"extra_args": {"no-such-option": 1}})
         stack.up(passes=False)
+        stack.write(settings)
     return folder
 
 
