@@ -29,8 +29,10 @@ _LOOK = f"""\
 if [ -e /run/cloud-init/enabled ] && [ ! -e /run/cloud-init/result.json ]; then
   echo "cloud-init is still at work"; exit {NOT_YET}
 fi
-told=$(docker info --format '{{{{.ID}}}}' 2>&1) && docker=${{told##*$'\\n'}} || docker=
-if [ -z "$docker" ] && command -v docker >/dev/null && [[ $told != *denied* ]] && [ "$1" = wait ]; then
+docker=$(docker info --format '{{{{.ID}}}}' 2>/dev/null) || docker=
+# Why not is asked without a format: with one, older clients do not say it.
+if [ -z "$docker" ] && [ "$1" = wait ] && command -v docker >/dev/null &&
+  [[ $(docker info 2>&1) != *denied* ]]; then
   echo "Docker does not answer yet"; exit {NOT_YET}
 fi
 [ -n "$docker" ] || [ "$1" != glance ] || {{ echo "{{}}"; exit 0; }}
@@ -42,6 +44,25 @@ exit
 """What the machine says of itself: a digest, because machine-id is not for everybody's eyes.
 
 Docker's own id is part of it, so that a Docker that lost its images and containers counts as another machine.
+"""
+
+
+_GIVE_UP = f"""\
+    what="the machine" who=$where setting=seatable-vllm:machine.ssh
+    if [ -n "$jump" ] && [[ $told == *kex_exchange_identification:* ]]; then
+      what="the jump host" who="the jump host $jump" setting=seatable-vllm:machine.jump
+    fi
+    case $kind in
+      denied) fail "$who refuses the login: $last" \\
+        "check the user in $setting and the key (machine.ssh_key, or ssh-add -l for the agent)";;
+      name) fail "the name of $what is not known: $last" "correct $setting" {AWAY};;
+      setup) fail "cloud-init on $where does not end" "see /var/log/cloud-init-output.log on the machine";;
+      docker) fail "Docker on $where does not answer" "start it there: sudo systemctl start docker";;
+      beyond) fail "the jump host $jump lets us in, and $where does not answer it" \\
+        "start the machine; check seatable-vllm:machine.ssh as the jump host sees it, and what that may forward" \\
+        {AWAY};;
+      *) fail "$who does not answer: $last" "start $what; check $setting and the firewalls" {AWAY};;
+    esac
 """
 
 
@@ -67,7 +88,8 @@ def reach_program(ssh: Ssh, stack: str, patience: int = BOOT_SECONDS) -> str:
 set -uo pipefail
 export LC_ALL=C
 replaced={shlex.quote(replaced)}
-where={shlex.quote(str(target))} known={shlex.quote(ssh.known_hosts)} alias={shlex.quote(alias(target))}
+where={shlex.quote(str(target))} jump={shlex.quote(str(ssh.jump or ""))}
+known={shlex.quote(ssh.known_hosts)} alias={shlex.quote(alias(target))}
 patience={patience} short={min(patience, DENIED_SECONDS)} kind= since=$SECONDS said=$SECONDS docker_since=
 fail() {{ echo "phase: machine ready" >&2; echo "cause: $1" >&2; echo "change: $2" >&2; exit ${{3:-1}}; }}
 look() {{
@@ -84,7 +106,9 @@ while :; do
   [ "$patience" -gt 0 ] || how=glance
   told=$(look $how) && {{ printf '%s\\n' "${{told##*$'\\n'}}"; exit 0; }}
   status=$? told=${{told//$'\\r'/}}
-  last=${{told##*$'\\n'}} limit=$patience pause=3
+  # Of a jump host that fails, the machine's own ssh says no more than that the connection was closed.
+  last=$(grep -v '^kex_exchange_identification: ' <<< "$told" | grep . | tail -n 1)
+  last=${{last:-${{told##*$'\\n'}}}} limit=$patience pause=3
   case $status:$told in
     {NOT_YET}:*Docker*) now=docker; docker_since=${{docker_since:-$SECONDS}};;
     {NOT_YET}:*) now=setup;;
@@ -93,6 +117,7 @@ while :; do
       old=$(ssh-keygen -l -F "$alias" -f "$known" 2>/dev/null | grep -o 'SHA256:[^ ]*' | sort -u | tr '\\n' ' ')
       fail "$where shows another SSH host key than before: known ${{old:-none }}- now ${{new:-another}}" \\
         "$replaced";;
+    255:*"stdio forwarding failed"*) now=beyond;;
     255:*"Permission denied"* | 255:*"Too many authentication failures"*)
       now=denied limit=$short pause=10;;
     255:*"Could not resolve hostname"*) now=name limit=$short;;
@@ -103,20 +128,12 @@ while :; do
   [ "$now" = "$kind" ] || {{ kind=$now since=$SECONDS said=-10; }}
   if [ $((SECONDS - since)) -ge "$limit" ]; then
     [ "$patience" -gt 0 ] || {{ echo "{{}}"; exit 0; }}
-    case $kind in
-      denied) fail "$where refuses the login: $last" \\
-        "check the user in seatable-vllm:machine.ssh and the key (machine.ssh_key, or ssh-add -l for the agent)";;
-      name) fail "the name of the machine is not known: $last" "correct seatable-vllm:machine.ssh" {AWAY};;
-      setup) fail "cloud-init on $where does not end" "see /var/log/cloud-init-output.log on the machine";;
-      docker) fail "Docker on $where does not answer" "start it there: sudo systemctl start docker";;
-      *) fail "$where does not answer: $last" \\
-        "start the machine; check seatable-vllm:machine.ssh and the firewalls" {AWAY};;
-    esac
-  fi
+{_GIVE_UP}  fi
   if [ $((SECONDS - said)) -ge 10 ]; then
     said=$SECONDS; echo "waiting for $where, $SECONDS s: $last" >&2
   fi
-  sleep $pause
+  left=$((limit - SECONDS + since))
+  sleep $((left < pause ? left : pause))
 done
 """
 

@@ -112,15 +112,20 @@ def host_of(stack: str, settings: Settings) -> Host | None:
 
 
 @contextlib.contextmanager
-def reached(stack: str, settings: Settings, host: Host | None, terminal: Terminal) -> Iterator[DockerState | None]:
-    """The stack's machine, waited for or set up, and what is on its Docker."""
+def reached(
+    stack: str, settings: Settings, host: Host | None, terminal: Terminal, patience: int = BOOT_SECONDS
+) -> Iterator[DockerState | None]:
+    """The stack's machine, waited for or set up, and what is on its Docker.
+
+    patience: seconds for a machine behind SSH that does not answer.
+    """
     if host is None:
         ensure_docker(terminal)
         client = docker.DockerClient(base_url=local_docker_host(), timeout=DOCKER_SECONDS)
         yield DockerState(client, stack, str(data_dir(stack, settings)))
         return
     with terminal.step(f"reaching {host.name}") as step:
-        host.wait(step.say)
+        host.wait(step.say, patience)
     with host.docker() as state:
         yield state
 

@@ -12,6 +12,7 @@ from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from catalog.models import SMOLLM2
 from checks import gate
 from checks.endpoint import GATE_CHECKS, run
+from components.machine.reach import BOOT_SECONDS
 from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
@@ -44,13 +45,20 @@ def main(arguments: list[str]) -> int:
         action="store_true",
         help="the machine behind SSH is another one now: accept its new host key",
     )
+    parser.add_argument(
+        "--patience",
+        type=_seconds,
+        default=BOOT_SECONDS,
+        metavar="SECONDS",
+        help="how long a machine behind SSH is waited for that does not answer yet (%(default)s)",
+    )
     options = parser.parse_args(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
     host = host_of(options.stack, settings)
     if host and options.machine_replaced:
         host.forget_host_key()
-    with reached(options.stack, settings, host, terminal) as here:
+    with reached(options.stack, settings, host, terminal, options.patience) as here:
         if host is None:
             obtain_what_cannot_be_pulled(options.stack, settings, terminal)
         if here:
@@ -62,6 +70,13 @@ def main(arguments: list[str]) -> int:
     prove(options.stack, settings, host, outcome, terminal)
     tell(options.stack, outcome, terminal)
     return 0
+
+
+def _seconds(text: str) -> int:
+    """A number of seconds that a machine may be waited for; a preview alone waits for none."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of seconds from 1 on")
+    return int(text)
 
 
 def take_over_what_is_there(stack: str, here: DockerState, terminal: Terminal) -> None:
