@@ -37,7 +37,7 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         r"rateLimited|too many certificates|too many failed authorizations|status code 429",
         "the CA's rate limit is reached",
-        "wait as long as the line above says; until then try with seatable-vllm:domain.acme_staging: true",
+        "wait as long as the line below says; until then try with seatable-vllm:domain.acme_staging: true",
     ),
     Refusal(
         r"NoCredentialProviders|no EC2 IMDS role found|failed to refresh cached credentials|"

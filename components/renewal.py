@@ -107,7 +107,10 @@ set -euo pipefail
 umask 077
 folder={shlex.quote(renewal.folder)} host={shlex.quote(renewal.host)} source={shlex.quote(renewal.source)}
 edge={shlex.quote(renewal.edge)} port={renewal.port} unit={shlex.quote(renewal.unit)} asked=${{1:-}}
-fail() {{ echo "phase: certificate" >&2; echo "cause: $1" >&2; echo "change: $2" >&2; exit 1; }}
+fail() {{
+  printf '%s\\n' "phase: certificate" "cause: $1" "change: $2" ${{3:+"seen: $3"}} >&2
+  exit 1
+}}
 command -v openssl >/dev/null || fail "the openssl command is not there" "install openssl on the machine"
 cd "$folder"
 {_EDGE}
@@ -373,11 +376,10 @@ def _explanations() -> str:
     lines = []
     for refusal in REFUSALS:
         told = f"fail {shlex.quote(refusal.cause)} {shlex.quote(refusal.change)}"
-        policy = "cat policy.json >&2 || true; " if "AccessDenied" in refusal.pattern else ""
+        policy = "{ cat policy.json; echo; } >&2 || true; " if "AccessDenied" in refusal.pattern else ""
         lines.append(
             f'  if line=$(grep -i -m 1 -E -- {shlex.quote(refusal.pattern)} "$part/errors"); then\n'
-            f'    {policy}echo "seen: ${{line:0:300}}" >&2\n'
-            f"    {told}\n"
+            f'    {policy}{told} "${{line:0:300}}"\n'
             "  fi"
         )
     return "\n".join(lines)

@@ -286,8 +286,9 @@ def test_a_refusal_is_told_with_its_cause_the_line_and_the_way_out(
     lego(fake_command, f"[INFO] bind: address already in use is nothing yet\n\tError: {SAMPLES[cause]}")
     done = run(program(data, ACME), fake_command)
     assert done.returncode != 0
-    seen, phase, told, change = done.stderr.splitlines()[-4:]
+    phase, told, change, seen = done.stderr.splitlines()[-4:]
     assert (phase, told.startswith(f"cause: {cause}")) == ("phase: certificate", True), done.stderr
+    assert seen.startswith("seen: ")
     assert SAMPLES[cause][:40] in seen
     assert change.startswith("change: ")
     assert not (data / "certificates" / "live" / "edge.pem").exists()
