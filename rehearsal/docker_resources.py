@@ -6,6 +6,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import requests
 from docker.types import Healthcheck, LogConfig
 
 from rehearsal.errors import RehearsalError
@@ -25,6 +26,19 @@ def client(provider: dict[str, Any]) -> docker.DockerClient:
         return docker.DockerClient(base_url=provider["host"], timeout=120)
     except docker.errors.DockerException as error:
         raise RehearsalError(f"Cannot connect to the Docker daemon at {provider['host']}: {error}") from None
+
+
+def require_docker_behind(url: str) -> None:
+    """RehearsalError where a tunnel leads to no Docker. That the machine's Docker works was seen before."""
+    try:
+        client({"host": url}).ping()
+    except (RehearsalError, docker.errors.DockerException, requests.RequestException):
+        raise RehearsalError(
+            "phase: machine ready\n"
+            "cause: Docker works on the machine, but sshd there does not forward its socket to here\n"
+            "change: in /etc/ssh/sshd_config there set AllowTcpForwarding yes, AllowStreamLocalForwarding yes and "
+            "DisableForwarding no, then run sudo systemctl reload ssh"
+        ) from None
 
 
 def nanoseconds(duration: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pulumi.runtime.mocks import MockCallArgs, MockResourceArgs, Mocks
 
-from rehearsal.docker_resources import DockerContainer, DockerNetwork
+from rehearsal.docker_resources import DockerContainer, DockerNetwork, require_docker_behind
 from rehearsal.errors import RehearsalError
 from rehearsal.forward import forwarded, provider_command
 from rehearsal.resources import Handler, LocalCommand, RandomPassword, Remembered, Say, run_command
@@ -108,6 +108,7 @@ class Rehearsing(Mocks):
         with self._opening:
             if host not in self._reached:
                 url, _ = self._tunnels.enter_context(forwarded(provider_command(provider)))
+                require_docker_behind(url)
                 self._reached[host] = url
         return {"host": self._reached[host]}
 
