@@ -1,7 +1,7 @@
 """What the tests of faults, interruptions and failures share: signals to a container's processes, patient
-asking, and the end of what a failed command has printed.
+asking, the end of what a failed command has printed, and what every failure must say there.
 
-Nothing here decides what is right; the tests do. It stands on `harness`, and like it on `up --rehearse`.
+What is right for one failure the tests decide. It stands on `harness`, and like it on `up --rehearse`.
 """
 
 from __future__ import annotations
@@ -164,6 +164,30 @@ def end_of(done: subprocess.CompletedProcess[str]) -> str:
     """The lines of a failed command that a person reads first: its last ones."""
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     return "\n".join(lines[-SHOWN_LINES:])
+
+
+def assert_explained(done: subprocess.CompletedProcess[str], cause: str, change: str) -> None:
+    """A failure status, and last of all cause and remedy in the words of whoever runs it."""
+    told = f"{done.stdout}\n{done.stderr}"
+    assert done.returncode != 0, f"it passed:\n{told}"
+    assert "Traceback" not in told, told
+    end = end_of(done)
+    # A short failure is told twice within a few lines: as it happened, and summed up at the end.
+    causes = sorted({*re.findall(r"^cause: (.*)$", end, re.MULTILINE)})
+    assert len(causes) == 1, f"not one cause at the end:\n{end}\n--- of:\n{told}"
+    assert re.search(cause, causes[0]), f"the cause is {causes[0]!r}, which is not {cause!r}\n--- of:\n{told}"
+    changes = sorted({*re.findall(r"^change: (.*)$", end, re.MULTILINE)})
+    assert len(changes) == 1, f"not one remedy at the end:\n{end}\n--- of:\n{told}"
+    assert re.search(change, changes[0]), f"the remedy is {changes[0]!r}, not {change!r}\n--- of:\n{told}"
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """A failure status, and last of all what was wrong in the input, its value, and the way out."""
+    told = f"{done.stdout}\n{done.stderr}"
+    assert done.returncode != 0, f"it passed:\n{told}"
+    assert "Traceback" not in told, told
+    for word in words:
+        assert re.search(word, end_of(done)), f"nothing of {word!r} at the end:\n{told}"
 
 
 def processes_in(folder: Path) -> dict[int, str]:

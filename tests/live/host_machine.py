@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import ipaddress
 import json
 import subprocess
 import tarfile
@@ -41,8 +42,11 @@ OPTIONS = (
 )
 """What systemd and a Docker of its own need, short of --privileged, which not every computer can give."""
 
-SUBNET, REGISTRY_ADDRESS, ADDRESS = "198.18.77.0/24", "198.18.77.3", "198.18.77.4"
-"""Addresses for benchmarks of networks (RFC 2544): no other network has them."""
+SUBNET = "198.18.77.0/24"
+"""Addresses for benchmarks of networks (RFC 2544): no other network has them. One site at a time has a subnet."""
+
+ADDRESS = "198.18.77.4"
+"""The machine's, in that subnet."""
 
 INNER_BRIDGE = "172.29.0.1/16"
 DATA_DIR = "/srv/seatable-vllm"
@@ -58,7 +62,7 @@ class Machine:
         """disk: a Docker volume of this computer that holds the data directory and outlives the machine."""
         self.name = name
         extra = ["--volume", f"{disk}:{DATA_DIR}"] if disk else []
-        network = ["--network", site.network, "--ip", ADDRESS, "--hostname", "gpu1"]
+        network = ["--network", site.network, "--ip", site.address, "--hostname", "gpu1"]
         _docker("create", "--name", name, *network, *OPTIONS, *extra, machine_image())
         daemon = {"bip": INNER_BRIDGE, "insecure-registries": [site.registry]}
         self.put("/etc/docker/daemon.json", json.dumps(daemon))
@@ -107,6 +111,17 @@ class Machine:
                        check=check)  # fmt: skip
         return done.stdout if done.returncode == 0 else ""
 
+    def as_root(self, command: str) -> str:
+        """What a shell command of root prints; it must pass. It needs no sudo, which a test may take away."""
+        return _docker("exec", "--user", "0", self.name, "bash", "-c", command).stdout
+
+    def load(self, image: str) -> None:
+        """Gives its Docker an image of this computer's, under the same name and without a registry."""
+        save = subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE)
+        load = ["docker", "exec", "--interactive", "--user", "0", self.name, "docker", "load", "--quiet"]
+        subprocess.run(load, stdin=save.stdout, capture_output=True, check=True)
+        assert save.wait() == 0
+
     def remove(self) -> None:
         """Takes it away with its own disks."""
         _docker("rm", "--force", "--volumes", self.name, check=False)
@@ -115,13 +130,15 @@ class Machine:
 class Site:
     """A network with a registry in it, a login key, and an address that one machine at a time has."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, subnet: str = SUBNET) -> None:
         self.network = name
         self.key = folder / "id_ed25519"
-        self.registry = f"{REGISTRY_ADDRESS}:5000"
+        addresses = ipaddress.ip_network(subnet)
+        self.address = str(addresses[4])
+        self.registry = f"{addresses[3]}:5000"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
-        _docker("network", "create", "--subnet", SUBNET, name)
-        network = ["--network", name, "--ip", REGISTRY_ADDRESS]
+        _docker("network", "create", "--subnet", subnet, name)
+        network = ["--network", name, "--ip", str(addresses[3])]
         serve = ["docker-registry", "serve", "/etc/registry.yml"]
         _docker("run", "--detach", "--name", f"{name}-registry", *network, machine_image(), *serve)
         wait_until(self._answers, "a registry")
