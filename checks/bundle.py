@@ -18,6 +18,7 @@ MODULES = (
     *(f"catalog/failures/{path.name}" for path in sorted((ROOT / "catalog" / "failures").glob("*.py"))),
     "checks/__init__.py",
     "checks/endpoint.py",
+    "checks/facts.py",
     "checks/gate.py",
 )
 """What the gate needs."""

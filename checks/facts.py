@@ -57,7 +57,7 @@ def _container(name: str) -> dict[str, Any] | None:
         "status": state["Status"],
         "exit_code": state["ExitCode"],
         "restarts": seen["RestartCount"],
-        "up_seconds": _seconds_since(state["StartedAt"]),
+        "up_seconds": seconds_since(state["StartedAt"]),
         "error": state.get("Error", ""),
         "out_of_memory": bool(state.get("OOMKilled")),
         "health": health.get("Status", ""),
@@ -67,7 +67,7 @@ def _container(name: str) -> dict[str, Any] | None:
     }
 
 
-def _seconds_since(moment: str) -> float:
+def seconds_since(moment: str) -> float:
     """Seconds since a moment as Docker writes it, in UTC."""
     begin = datetime.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)  # noqa: UP017 - 3.8
     return (datetime.now(timezone.utc) - begin).total_seconds()  # noqa: UP017

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from catalog.failures import explain
 from checks import endpoint
+from checks.facts import seconds_since
 
 RESTARTS_UNTIL_FAILURE = 3
 POLL_SECONDS = 0.5
@@ -22,6 +23,8 @@ HEARTBEAT_SECONDS = 10
 LOOK_SECONDS = 10
 """Patience for one answer while waiting: another program on the port may take connections and say nothing."""
 LOG_LINES = 300
+OUTAGE_SECONDS = 7200
+"""How far back the end of an earlier engine is looked for."""
 SHOWN_LOG_LINES = 25
 
 
@@ -56,6 +59,8 @@ class Container:
     status: str
     exit_code: int
     restarts: int
+    started_at: str = ""
+    """Moment of its last start, as Docker writes it; empty where that is of no interest."""
 
     def since(self, restarts: int) -> Container:
         """The same container, its restarts counted from an earlier count."""
@@ -76,14 +81,34 @@ def _docker(*arguments: str) -> str:
 
 def inspect(name: str) -> Container:
     """The container's state now."""
-    form = "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}"
-    status, exit_code, restarts = _docker("inspect", "--format", form, name).split()
-    return Container(status, int(exit_code), int(restarts))
+    form = "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}} {{.State.StartedAt}}"
+    status, exit_code, restarts, started_at = _docker("inspect", "--format", form, name).split()
+    return Container(status, int(exit_code), int(restarts), started_at)
 
 
-def _why(name: str, container: Container) -> str:
+def _log(name: str, since: str) -> str:
+    """The end of a container's log. since: a moment; what earlier starts wrote is none of this one's causes."""
+    return _docker("logs", "--tail", str(LOG_LINES), "--since", since, name)
+
+
+def _outage(name: str) -> str:
+    """How long the engine was away, in words; empty where it was not there before, or Docker knows no more.
+
+    Docker keeps its last 256 events, and a health check makes three each time.
+    """
+    now = time.time()
+    filters = ("--filter", f"container={name}", "--filter", "event=die")
+    times = ("--since", str(int(now - OUTAGE_SECONDS)), "--until", str(int(now)))
+    ends = _docker("events", *times, *filters, "--format", "{{.TimeNano}}").split()
+    if not ends:
+        return ""
+    away, start = now - int(ends[-1]) / 1e9, seconds_since(inspect(name).started_at)
+    return f"the engine was away for {away:.0f} s; its own start took {start:.0f} s of that"
+
+
+def _why(name: str, container: Container, since: str) -> str:
     """The failure text for a container that ended: log, phase, cause."""
-    log = _docker("logs", "--tail", str(LOG_LINES), name)
+    log = _log(name, since)
     found = explain(log) or explain(f"exit code {container.exit_code}")
     # A crash loop would keep two cores busy for nothing; the next `up` starts the container again.
     _docker("stop", "--time", "5", name)
@@ -98,9 +123,9 @@ def _why(name: str, container: Container) -> str:
     )
 
 
-def _too_long(name: str, seconds: float) -> str:
+def _too_long(name: str, seconds: float, since: str) -> str:
     """The failure text for an engine that runs but does not answer. It is left running: it may only be slow."""
-    log = _docker("logs", "--tail", str(LOG_LINES), name)
+    log = _log(name, since)
     end = "\n".join(log.splitlines()[-SHOWN_LOG_LINES:])
     reason = explain(log) or (
         f"cause: the engine has not answered within {seconds:.0f} s, and its log names no cause\n"
@@ -109,9 +134,9 @@ def _too_long(name: str, seconds: float) -> str:
     return f"--- last lines of {name} ---\n{end}\n---\nphase: engine healthy\n{reason}"
 
 
-def _log_shows_a_cause(name: str) -> bool:
-    """Whether the log of an earlier start names a cause that another start will not cure."""
-    found = explain(_docker("logs", "--tail", str(LOG_LINES), name))
+def _log_shows_a_cause(name: str, since: str) -> bool:
+    """Whether the log names a cause that another start will not cure."""
+    found = explain(_log(name, since))
     return found is not None and not found.failure.passing
 
 
@@ -138,8 +163,10 @@ def _answers(target: endpoint.Target) -> bool:
 def wait(order: Order, say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
     """Returns when the endpoint lists its model; GateFailed when a container fails or time runs out."""
     begin = said = clock()
-    # Restarts of the past are none of this start's business: they are counted from here.
-    first = {name: _start_if_stopped(name).restarts for name in (order.edge, order.engine)}
+    # Restarts and words of the past are none of this start's business: they count from here.
+    found = {name: _start_if_stopped(name) for name in (order.edge, order.engine)}
+    first = {name: container.restarts for name, container in found.items()}
+    since = {name: container.started_at for name, container in found.items()}
     seen: dict[str, Container] = {}
     while not _answers(order.target):
         for name, earlier in list(first.items()):
@@ -147,19 +174,21 @@ def wait(order: Order, say: Callable[[str], None], clock: Callable[[], float] = 
             # Docker counts from zero again when somebody starts a container by hand.
             first[name] = min(earlier, now.restarts)
             container = now.since(first[name])
-            if container.failed or (container.restarts and _log_shows_a_cause(name)):
-                raise GateFailed(_why(name, container))
+            if container.failed or (container.restarts and _log_shows_a_cause(name, since[name])):
+                raise GateFailed(_why(name, container, since[name]))
             if container != seen.get(name):
                 say(f"{name}: {container.status}, {container.restarts} restarts")
                 said = clock()
             seen[name] = container
         if clock() - begin > order.deadline_seconds:
-            raise GateFailed(_too_long(order.engine, order.deadline_seconds))
+            raise GateFailed(_too_long(order.engine, order.deadline_seconds, since[order.engine]))
         if clock() - said > HEARTBEAT_SECONDS:
             said = clock()
             say(f"waiting for the engine, {clock() - begin:.0f} s")
         time.sleep(POLL_SECONDS)
     say(f"the engine answers after {clock() - begin:.0f} s")
+    if seen and (outage := _outage(order.engine)):
+        say(outage)
 
 
 def main(text: str) -> int:

@@ -49,7 +49,7 @@ class LocalMachine(Machine):
         self.identity = facts.apply(lambda known: str(known["identity"]))
         self.device = facts.apply(lambda known: cast(Device, known["device"]))
         self.gpus = self.device.apply(lambda device: "all" if device == "gpu" else None)
-        self._docker = docker.Provider(
+        self.docker_provider = docker.Provider(
             f"{name}-docker",
             host=args["docker_host"],
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.ready]),
@@ -79,17 +79,6 @@ class LocalMachine(Machine):
             opts=pulumi.InvokeOutputOptions(parent=parent),
         )
         return seen.stdout.apply(last_line)
-
-    def docker_options(
-        self, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()
-    ) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(
-            parent=parent,
-            provider=self._docker,
-            depends_on=[self.ready, *depends_on],
-            delete_before_replace=True,
-            replace_on_changes=["*"],
-        )
 
 
 def ready_program(args: LocalMachineArgs) -> str:

@@ -67,6 +67,8 @@ class Machine(pulumi.ComponentResource):
     """Whether `scripts/up` makes images on this machine where none can be pulled."""
     ready: pulumi.Resource
     """Done when the machine can take containers."""
+    docker_provider: docker.Provider
+    """The way to its Docker."""
 
     def run(
         self, name: str, args: RunArgs, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()
@@ -89,7 +91,13 @@ class Machine(pulumi.ComponentResource):
         `replace_on_changes` covers what the provider would otherwise change in its state alone: health checks,
         and a container that could be created but not started.
         """
-        raise NotImplementedError
+        return pulumi.ResourceOptions(
+            parent=parent,
+            provider=self.docker_provider,
+            depends_on=[self.ready, *depends_on],
+            delete_before_replace=True,
+            replace_on_changes=["*"],
+        )
 
     @property
     def device_requests(self) -> pulumi.Output[list[docker.ContainerDeviceRequestArgs] | None] | None:

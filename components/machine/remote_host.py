@@ -65,7 +65,7 @@ class RemoteHost(Machine):
         facts = check.last_line.apply(json.loads)
         self.device = facts.apply(lambda known: cast(Device, known["device"]))
         self._choose_gpus(args["gpus"])
-        self._docker = docker.Provider(
+        self.docker_provider = docker.Provider(
             f"{name}-docker",
             host=ssh.docker_host,
             ssh_opts=ssh.options(),
@@ -97,17 +97,6 @@ class RemoteHost(Machine):
             opts=pulumi.InvokeOutputOptions(parent=parent),
         )
         return seen.stdout.apply(last_line)
-
-    def docker_options(
-        self, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()
-    ) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(
-            parent=parent,
-            provider=self._docker,
-            depends_on=[self.ready, *depends_on],
-            delete_before_replace=True,
-            replace_on_changes=["*"],
-        )
 
     def tunnel(self, port: int) -> str | None:
         return self._ssh.tunnel(port)

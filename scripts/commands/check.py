@@ -48,8 +48,8 @@ def reaching(stack: str, settings: Settings, target: Target) -> Iterator[Target]
         return
     if target.source != TUNNEL_END:
         raise CommandError(
-            f"this client does not send from {TUNNEL_END}, where the edge sees the end of the tunnel that this "
-            f"command opens. Check it from there, or name a client with {TUNNEL_END}/32"
+            f"this client sends from {target.source or 'elsewhere'}, and the edge sees the end of the tunnel that "
+            f"this command opens as {TUNNEL_END}. Check it from there, or name a client with {TUNNEL_END}/32"
         )
     with host.forwarded(settings.ports.edge) as (_, port):
         yield dataclasses.replace(target, base_url=f"http://127.0.0.1:{port}/v1", source=None)

@@ -12,6 +12,8 @@ import os
 import random
 import re
 import shlex
+import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -21,7 +23,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from catalog.images import HAPROXY, VLLM_CPU
-from tests.live.harness import LOOPBACK, Checkout, Container, Deployment, wait_until
+from checks.endpoint import Target, ask
+from tests.live.harness import LOOPBACK, Checkout, Container, Deployment, free_ports, wait_until
 from tests.live.host_machine import ADDRESS, Machine, Site
 from tests.live.machine_image import USER
 
@@ -249,6 +252,66 @@ def test_keys_are_in_no_argument_list_log_or_inspection_on_the_machine(on_host: 
         "find /srv/seatable-vllm/vllm /srv/seatable-vllm/edge -name '*.yaml' -perm /077"
     )
     assert readable == ""
+
+
+NAMED = {"host": "llm.example.com", "tls": "private-ca"}
+OFFICE = "198.18.77.1"
+"""This computer's address in the machine's network."""
+
+
+def secure(stack: OnMachine, client: str) -> Target:
+    """The endpoint under its name, at the machine's address, as a client of this computer sees it."""
+    told = stack.outputs()
+    key, model = told["clients"][client]["key"], told["model"]
+    return Target(
+        told["endpoint"],
+        key,
+        model,
+        told["max_model_len"],
+        tools=False,
+        ca=told["ca_certificate"],
+        address=ADDRESS,
+    )
+
+
+def shown_certificate(target: Target, port: int) -> str:
+    """The certificate that the edge shows, in PEM."""
+    context = ssl.create_default_context(cadata=target.ca)
+    with (
+        socket.create_connection((ADDRESS, port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname=NAMED["host"]) as tls,
+    ):
+        return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True) or b"")
+
+
+def test_a_name_brings_tls_on_the_machines_own_addresses_and_a_timer_that_renews_it(on_host: OnMachine) -> None:
+    """A private CA here; `test_tls` has the other sources. The engine is not touched by any of it."""
+    engine, plain = on_host.container(on_host.engine), on_host.settings
+    (port,) = free_ports(1)
+    clients = {
+        "office": {"kind": "seatable", "cidrs": [f"{OFFICE}/32"]},
+        "away": {"kind": "openai", "cidrs": ["203.0.113.7/32"]},
+    }
+    on_host.configure(domain=NAMED, clients=clients, ports={**plain["ports"], "edge": port}, key_generations=None)
+    on_host.up()
+    office, away = (secure(on_host, client) for client in clients)
+    body = {"model": office.model, "messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 2}
+    chat = "/v1/chat/completions"
+    assert ask(office, "POST", chat, key=office.key, body=body).status == 200
+    assert ask(office, "POST", chat, key=away.key, body=body).status == 403, "another client's key from here"
+    assert "nothing changed" in on_host.up().stderr
+    edge, first = on_host.container(on_host.edge), shown_certificate(office, port)
+    unit = f"seatable-vllm-{on_host.stack}-certificate"
+    assert on_host.machine.run(f"systemctl is-active {unit}.timer").strip() == "active"
+    on_host.machine.run("/srv/seatable-vllm/certificates/renew --force")
+    assert shown_certificate(office, port) != first
+    assert on_host.container(on_host.edge) == edge
+    assert ask(office, "GET", "/v1/models", key=office.key).status == 200
+    assert on_host.container(on_host.engine) == engine
+    on_host.write(plain)
+    on_host.up()
+    assert on_host.container(on_host.engine) == engine
+    on_host.open_tunnel()
 
 
 @pytest.mark.parametrize("event", ["Docker is restarted", "the machine is rebooted"])

@@ -369,7 +369,7 @@ def test_the_certificate_is_the_first_thing_that_is_checked_where_there_is_one(
 def test_the_gate_waits_for_no_certificate_that_is_refused(
     fake_endpoint: FakeEndpoint, secure: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "_docker", lambda *_: "running 0 0")
+    monkeypatch.setattr(gate, "_docker", lambda *_: "running 0 0 2026-11-21T10:58:02Z")
     order = gate.Order("engine", "edge", behind_tls(fake_endpoint, secure), deadline_seconds=1000)
     with pytest.raises(gate.GateFailed, match=r"phase: certificate\ncause: .*llm\.example\.com"):
         gate.wait(order, print)

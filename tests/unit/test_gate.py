@@ -8,8 +8,10 @@ live tier breaks real engines.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from tests.conftest import FakeCommand, FakeEndpoint
 
 ENGINE, EDGE = "stack-engine", "stack-edge"
+STARTED_AT = "2026-11-21T10:58:02.123456789Z"
 UNKNOWN_OPTION = "vllm serve: error: unrecognized arguments: --swap-space 4"
 
 
@@ -54,6 +57,8 @@ class Docker:
     def __init__(self) -> None:
         self.states = {ENGINE: "running 0 0", EDGE: "running 0 0"}
         self.logs = {ENGINE: "", EDGE: ""}
+        self.ends: list[str] = []
+        """Moments at which containers of the engine's name ended, in nanoseconds."""
         self.asked: list[tuple[str, ...]] = []
         self.at_inspect: Callable[[str], None] = quiet
 
@@ -62,7 +67,9 @@ class Docker:
         verb, name = arguments[0], arguments[-1]
         if verb == "inspect":
             self.at_inspect(name)
-            return self.states[name]
+            return f"{self.states[name]} {STARTED_AT}"
+        if verb == "events":
+            return "\n".join(self.ends)
         if verb == "logs":
             return self.logs[name]
         if verb == "start":
@@ -80,7 +87,7 @@ class Docker:
 
     def changed(self) -> list[tuple[str, ...]]:
         """The commands that change something."""
-        return [arguments for arguments in self.asked if arguments[0] not in ("inspect", "logs")]
+        return [arguments for arguments in self.asked if arguments[0] not in ("inspect", "logs", "events")]
 
 
 class Clock:
@@ -181,7 +188,40 @@ def test_restarts_of_the_past_are_not_held_against_this_start(docker: Docker, si
     gate.wait(order(silent), quiet, Clock())
 
 
+def test_an_engine_that_took_another_ones_place_is_said_to_have_been_away(
+    docker: Docker, silent: FakeEndpoint
+) -> None:
+    said: list[str] = []
+    ended = time.time() - 100
+    docker.ends = [str(int((ended - 3600) * 1e9)), str(int(ended * 1e9))]
+    docker.at_inspect = lambda _: silent.answers.clear() if len(docker.asked) > 5 else None
+    gate.wait(order(silent), said.append, Clock())
+    (outage,) = [line for line in said if "away" in line]
+    away, start = (int(seconds) for seconds in re.findall(r"(\d+) s\b", outage))
+    assert 100 <= away < 160
+    assert start > away, "the container of this test started long ago"
+
+
+def test_an_endpoint_that_answered_from_the_start_was_not_away(
+    docker: Docker, fake_endpoint: FakeEndpoint
+) -> None:
+    said: list[str] = []
+    docker.ends = [str(int((time.time() - 100) * 1e9))]
+    gate.wait(order(fake_endpoint), said.append, Clock())
+    assert not [line for line in said if "away" in line]
+
+
 # Giving up
+
+
+def test_what_a_container_wrote_in_an_earlier_start_is_never_the_cause_of_this_one(
+    docker: Docker, silent: FakeEndpoint
+) -> None:
+    docker.soon(ENGINE, "restarting 1 3")
+    failure(silent)
+    logs = [asked for asked in docker.asked if asked[0] == "logs"]
+    assert logs
+    assert all(asked[asked.index("--since") + 1] == STARTED_AT for asked in logs)
 
 
 @pytest.mark.parametrize("state", ["exited 1 0", "dead 137 0", "restarting 1 3", "running 0 3"])
@@ -397,7 +437,7 @@ def test_the_bundled_modules_import_nothing_but_themselves_and_the_standard_libr
 
 
 def fake_docker(fake_command: FakeCommand) -> None:
-    fake_command.add("docker", 'case "$1" in inspect) echo "running 0 0";; esac')
+    fake_command.add("docker", 'case "$1" in inspect) echo "running 0 0 2026-11-21T10:58:02Z";; esac')
 
 
 def run_bundle(program: str, fake_command: FakeCommand, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -432,7 +472,9 @@ def test_the_bundle_ends_with_status_1_and_the_cause_when_the_engine_is_broken(
 ) -> None:
     fake_endpoint.answers["*"] = fake_endpoint.always(503)
     fake_command.add(
-        "docker", f'case "$1" in inspect) echo "restarting 2 $(date +%s%N)";; logs) echo "{UNKNOWN_OPTION}";; esac'
+        "docker",
+        f'case "$1" in inspect) echo "restarting 2 $(date +%s%N) {STARTED_AT}";;'
+        f' logs) echo "{UNKNOWN_OPTION}";; esac',
     )
     done = run_bundle(gate_program(order_text(fake_endpoint)), fake_command, tmp_path)
     assert done.returncode == 1
