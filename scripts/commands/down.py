@@ -1,6 +1,7 @@
 """`scripts/down [stack] [--purge]`: removes everything a stack made; with --purge its weights and caches too."""
 
 import argparse
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,7 @@ from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine
 from scripts.commands.errors import failure
-from scripts.commands.places import DOCKER_SECONDS, Host, MachineAway, host_of, purge_program
+from scripts.commands.places import DOCKER_SECONDS, FOLDERS, Host, MachineAway, host_of, purge_program
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, stack_settings
 from scripts.commands.terminal import Terminal
@@ -60,11 +61,15 @@ def _down_here(stack: str, data: Path, purge: bool, terminal: Terminal) -> int:
     if purge:
         if data.exists() and not os.access(data, os.W_OK):
             raise PermissionError(data)
-        shutil.rmtree(data, ignore_errors=True)
+        for folder in FOLDERS:
+            shutil.rmtree(data / folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty, or not there
+            data.rmdir()
         _forget_state(stack, engine)
-        terminal.line(f"{data} removed")
+        kept = " (not what else lies in that folder)" if data.exists() else ""
+        terminal.line(f"{data} removed{kept}")
     elif data.exists():
-        terminal.line(f"kept: {data} (weights and caches); scripts/down {stack} --purge removes it")
+        terminal.line(f"kept: {data} (weights, caches, certificates); scripts/down {stack} --purge removes it")
     return 0
 
 
@@ -76,14 +81,15 @@ def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:
                 f"start it there, or, if the machine is of no use any more: scripts/down {stack} --machine-gone",
             )
         removed, engine = _remove(stack, here, terminal)
-    host.run(purge_program(host.data, () if purge else HOLDS_KEYS), terminal.line)
+    host.run(purge_program(host.data, FOLDERS if purge else HOLDS_KEYS), terminal.line)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if purge:
         _forget_state(stack, engine)
         terminal.line(f"{host.data} removed on {host.name}")
     else:
         terminal.line(
-            f"kept on {host.name}: {host.data} (weights and caches); scripts/down {stack} --purge removes it"
+            f"kept on {host.name}: {host.data} (weights, caches, certificates); "
+            f"scripts/down {stack} --purge removes it"
         )
     return 0
 

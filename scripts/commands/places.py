@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import docker
@@ -27,6 +27,9 @@ from scripts.commands.terminal import Terminal
 from settings import HostMachine, Settings
 
 DOCKER_SECONDS = 120
+
+FOLDERS = ("models", "cache", "vllm", "edge", "certificates")
+"""All that a stack puts into its data directory. What else lies there is not its own, and no purge takes it."""
 
 
 class MachineAway(CommandError):  # noqa: N818 - reads as what happened
@@ -130,24 +133,26 @@ def reached(
         yield state
 
 
-def purge_program(data: str, folders: tuple[str, ...]) -> str:
-    """A bash program that removes folders of a data directory, or all of it where none is named.
+def purge_program(data: str, folders: Sequence[str]) -> str:
+    """A bash program that removes folders of a data directory, and the directory where nothing else is in it.
 
     The engine writes its cache as root, so Docker or sudo helps where the user alone may not.
     """
-    names = " ".join(f'"$data"/{folder}' for folder in folders) or '"$data"'
-    inside = " ".join(f"/data/{folder}" for folder in folders) or "/data/models /data/cache /data/vllm /data/edge"
+    names = " ".join(f'"$data"/{folder}' for folder in folders)
+    inside = " ".join(f"/data/{folder}" for folder in folders)
     return f"""\
 set -uo pipefail
 data={_quoted(data)}
 [ -d "$data" ] || exit 0
-rm -rf {names} 2>/dev/null && exit 0
-sudo -n rm -rf {names} 2>/dev/null && exit 0
+end() {{ rmdir "$data" 2>/dev/null || sudo -n rmdir "$data" 2>/dev/null || true; exit 0; }}
+rm -rf {names} 2>/dev/null && end
+sudo -n rm -rf {names} 2>/dev/null && end
 image=$(docker images --quiet | head -n 1)
 [ -z "$image" ] || docker run --rm --user 0:0 --network none --volume "$data:/data" --entrypoint rm \\
   "$image" -rf {inside}
-rm -rf {names}
-[ ! -e "$data/models" ] || {{ echo "cause: not all of $data could be removed" >&2; exit 1; }}
+rm -rf {names} && end
+echo "cause: not all of $data could be removed" >&2
+exit 1
 """
 
 

@@ -37,10 +37,15 @@ def container_exists(name: str) -> bool:
     return any(found.name == name for found in docker_client().containers.list(all=True, filters={"name": name}))
 
 
+def copying_has_begun(models: Path) -> bool:
+    """Whether weights are being copied, or have just been: a busy computer may not see the moment in between."""
+    return (models / ".partial").exists() or (models / MODEL).exists()
+
+
 MOMENTS: tuple[Moment, ...] = (
     ("at the begin", lambda _: True, 2.0),
     ("when the first things are written down", lambda stack: state_file(stack).exists(), 0.2),
-    ("while weights are copied", lambda stack: (stack.data_dir / "models" / ".partial").exists(), 0.3),
+    ("while weights are copied", lambda stack: copying_has_begun(stack.data_dir / "models"), 0.3),
     ("when the engine's container is made", lambda stack: container_exists(stack.engine), 0.5),
     ("while the engine loads", lambda stack: container_exists(stack.edge), 8.0),
 )

@@ -12,7 +12,7 @@ import pytest
 
 from components.machine.reach import identity_of
 from scripts.commands import places
-from scripts.commands.places import Host, purge_program
+from scripts.commands.places import FOLDERS, Host, purge_program
 from settings import HostMachine
 
 
@@ -38,9 +38,17 @@ def test_a_stack_that_is_taken_down_leaves_weights_and_caches_and_nothing_with_a
 
 def test_a_purge_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
     data = data_folder(tmp_path)
-    purge(data)
-    purge(data)
+    purge(data, *FOLDERS)
+    purge(data, *FOLDERS)
     assert not data.exists()
+
+
+def test_a_purge_takes_nothing_that_the_stack_did_not_put_there(tmp_path: Path) -> None:
+    # A data directory may be any folder: a home, a mounted disk.
+    data = data_folder(tmp_path)
+    (data / "thesis.txt").write_text("years of work")
+    purge(data, *FOLDERS)
+    assert [path.name for path in data.iterdir()] == ["thesis.txt"]
 
 
 def test_only_the_replaced_machines_key_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
