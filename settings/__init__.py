@@ -4,6 +4,7 @@ Secrets are never part of the tree. They travel beside it as Pulumi secrets, so 
 `repr` can show one.
 """
 
+from settings.aws import AwsMachine
 from settings.domain import Domain
 from settings.loading import NAMESPACE, SECRETS, SettingsError, parse
 from settings.machines import HostMachine, LocalMachine
@@ -16,6 +17,7 @@ __all__ = [
     "NAMESPACE",
     "OPTIONS_WE_OWN",
     "SECRETS",
+    "AwsMachine",
     "Client",
     "Domain",
     "HostMachine",

@@ -140,7 +140,9 @@ def _explain(detail: Any) -> Iterable[str]:
     if detail["type"] == "extra_forbidden":
         return [f"{key}: there is no such setting; see the settings table in the README"]
     if path[:2] == ["machine", "kind"]:
-        return [f"{key}: {_shown(detail, path)} is not a kind of machine that this version has; use local or host"]
+        return [
+            f"{key}: {_shown(detail, path)} is not a kind of machine that this version has; use local, host or aws"
+        ]
     return [f"{key}: {_shown(detail, path)}: {detail['msg'][0].lower()}{detail['msg'][1:]}"]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Tag
 
+from settings.aws import AwsMachine
 from settings.words import DataDir, HostKey, KeyFile, SshAddress, SshTarget, Tree
 
 
@@ -61,13 +62,18 @@ class HostMachine(Tree):
         return SshTarget.parse(self.jump) if self.jump else None
 
 
+KINDS = ("local", "host", "aws")
+
+
 def _kind(value: object) -> str:
     """Which kind's rules to go by. An unknown kind is refused by the rules of `local`."""
     kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
-    return "host" if kind == "host" else "local"
+    return kind if isinstance(kind, str) and kind in KINDS else "local"
 
 
 MachineSettings = Annotated[
-    Annotated[LocalMachine, Tag("local")] | Annotated[HostMachine, Tag("host")], Discriminator(_kind)
+    Annotated[LocalMachine, Tag("local")]
+    | Annotated[HostMachine, Tag("host")]
+    | Annotated[AwsMachine, Tag("aws")],
+    Discriminator(_kind),
 ]
-KINDS = ("local", "host")

@@ -12,6 +12,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 WIDEST_NETWORK = {4: 8, 6: 7}
 """Shortest prefix of a client network by IP version: 10.0.0.0/8 and fc00::/7 are the widest private ones."""
 
+NARROW_NETWORK = {4: 16, 6: 32}
+"""Shortest prefix of an administrator's network by IP version: what one provider or office has."""
+
 
 class RulesError(ValueError):
     """Problems that a rule over several settings found: a line each, beginning with the key it is about."""
@@ -41,6 +44,20 @@ def _network(value: object) -> str:
             f"{network.max_prefixlen} for the one address"
         )
     return str(network)
+
+
+def narrow_network(value: object) -> object:
+    """An administrator's network: a few addresses, not a region of the net."""
+    try:
+        network = ipaddress.ip_network(str(value))
+    except ValueError:
+        return value  # said better by `network`
+    if network.prefixlen < NARROW_NETWORK[network.version]:
+        raise ValueError(
+            f"is wide for a login; name the addresses of your administrators, /{NARROW_NETWORK[network.version]} "
+            "or longer"
+        )
+    return value
 
 
 def text_like(pattern: str, otherwise: str) -> BeforeValidator:
