@@ -96,6 +96,9 @@ MADE_IDS = {
 }
 """Ids that the program puts into names and programs of its own."""
 
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJwAAAA"
+"""In the form of one; nobody has its private half."""
+
 FOUND_AT_AWS: Mapping[str, Mapping[str, Any]] = {
     "aws:ssm/getParameter:getParameter": {"insecureValue": AMI, "value": AMI},
     "aws:ec2/getAmi:getAmi": {"id": AMI},
@@ -399,6 +402,18 @@ def record_program() -> RecordProgram:
         return recorded
 
     return record
+
+
+@pytest.fixture(scope="session")
+def home_with_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder with the key pair that a machine on AWS is made with; its private half is none."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / ".ssh").mkdir(mode=0o700)
+    private = folder / ".ssh" / "id_ed25519"
+    private.write_text("private")
+    private.chmod(0o600)
+    (folder / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY} somebody@some.computer\n")
+    return folder
 
 
 @dataclass

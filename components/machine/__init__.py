@@ -45,7 +45,7 @@ def _remote_host(settings: Settings, machine: HostMachine, stack: str) -> Remote
     refuse_docker_variables()
     ssh = ssh_of(machine, stack)
     prepare(machine, ssh, PROJECT)
-    return RemoteHost("machine", {**_host_args(settings, machine, stack), "ssh": ssh})
+    return RemoteHost("machine", {**_shared(settings, machine, stack), "ssh": ssh, "made": None})
 
 
 def _made_on_aws(settings: Settings, machine: AwsMachine, stack: str) -> RemoteHost:
@@ -71,10 +71,10 @@ def _made_on_aws(settings: Settings, machine: AwsMachine, stack: str) -> RemoteH
         "public": vm.public,
         "facts": vm.facts(),
     }
-    return RemoteHost("machine", {**_host_args(settings, machine, stack), "ssh": vm.ssh, "made": made})
+    return RemoteHost("machine", {**_shared(settings, machine, stack), "ssh": vm.ssh, "made": made})
 
 
-def _host_args(settings: Settings, machine: HostMachine | AwsMachine, stack: str) -> SharedArgs:
+def _shared(settings: Settings, machine: HostMachine | AwsMachine, stack: str) -> SharedArgs:
     """What a machine behind SSH is told whoever has made it."""
     known = KNOWN_MODELS.get(settings.model.name)
     return {

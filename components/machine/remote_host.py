@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Literal, NotRequired, TypedDict, cast
+from typing import Literal, TypedDict, cast
 
 import pulumi
 import pulumi_command as command
@@ -70,8 +70,8 @@ class RemoteHostArgs(SharedArgs):
 
     ssh: pulumi.Input[Ssh]
     """The way there; not known in a preview that shows the machine being made."""
-    made: NotRequired[MadeMachine]
-    """For a machine that the program makes; without it the machine is somebody's own (kind host)."""
+    made: MadeMachine | None
+    """For a machine that the program makes; None: the machine is somebody's own (kind host)."""
 
 
 class RemoteHost(Machine):
@@ -79,7 +79,7 @@ class RemoteHost(Machine):
 
     def __init__(self, name: str, args: RemoteHostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
-        made = args.get("made")
+        made = args["made"]
         self.kind = made["kind"] if made else "host"
         self.stack = args["stack"]
         self.address = "127.0.0.1"

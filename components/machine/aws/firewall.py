@@ -62,11 +62,9 @@ class Network:
         """The network without the characters that an URN is taken apart by."""
         return self.cidr.replace(":", "-").replace("/", "-")
 
-    @property
-    def sides(self) -> dict[str, str | None]:
-        """The arguments of a rule: one of the two is given."""
-        return {"cidr_ipv4": self.cidr if self.version == 4 else None,
-                "cidr_ipv6": self.cidr if self.version == 6 else None}  # fmt: skip
+    def side(self, version: int) -> str | None:
+        """The network where a rule has one of this version, which is one of two arguments."""
+        return self.cidr if self.version == version else None
 
 
 class Firewall(pulumi.ComponentResource):
@@ -101,19 +99,22 @@ class Firewall(pulumi.ComponentResource):
             ip_protocol="tcp",
             from_port=port,
             to_port=port,
-            **network.sides,
+            cidr_ipv4=network.side(4),
+            cidr_ipv6=network.side(6),
             description=", ".join(names)[:LONGEST_DESCRIPTION],
             opts=pulumi.ResourceOptions(parent=self),
         )
 
     def _let_out(self, name: str, protocol: str, port: int, version: int, why: str) -> None:
+        network = Network(ANYWHERE[version])
         aws.vpc.SecurityGroupEgressRule(
             f"{name}-out-{protocol}-{port}-ipv{version}",
             security_group_id=self.group.id,
             ip_protocol=protocol,
             from_port=port,
             to_port=port,
-            **Network(ANYWHERE[version]).sides,
+            cidr_ipv4=network.side(4),
+            cidr_ipv6=network.side(6),
             description=why,
             opts=pulumi.ResourceOptions(parent=self),
         )

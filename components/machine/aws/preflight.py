@@ -35,7 +35,9 @@ def preflight(settings: Settings, *, parent: pulumi.Resource) -> pulumi.Output[O
     assert isinstance(machine, AwsMachine)  # noqa: S101 - nobody else asks
     options = pulumi.InvokeOutputOptions(parent=parent)
     found = aws.ssm.get_parameter_output(name=AMI, opts=options).insecure_value
-    image = aws.ec2.get_ami_output(filters=[{"name": "image-id", "values": [machine.ami or found]}], opts=options)
+    image = aws.ec2.get_ami_output(
+        filters=[aws.ec2.GetAmiFilterArgs(name="image-id", values=[machine.ami or found])], opts=options
+    )
     zones = aws.ec2.get_instance_type_offerings_output(
         location_type="availability-zone",
         filters=[{"name": "instance-type", "values": [machine.instance_type]}],
