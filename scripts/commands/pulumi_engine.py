@@ -4,10 +4,11 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pulumi import automation
 
+from components.machine.aws.access import GPU_VM, Place
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
@@ -73,6 +74,15 @@ class PulumiEngine:
         """See Engine."""
         stack = self._stack(create=False)
         return self._known(stack) if stack else Known()
+
+    def place(self) -> Place | None:
+        """Where the machine is that the program has made; None where it is not there, or out of reach."""
+        stack = self._stack(create=False)
+        deployment = (stack.export_stack().deployment or {}) if stack else {}
+        for item in deployment.get("resources", []):
+            if item["type"] == GPU_VM and "place" in item.get("outputs", {}):
+                return cast(Place, item["outputs"]["place"])
+        return None
 
     def down(self, say: Say) -> int:
         """See Engine."""

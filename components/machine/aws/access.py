@@ -9,6 +9,9 @@ import pulumi
 from components.machine.ssh import Ssh, require_ssh
 from settings import AwsMachine, SettingsError, SshTarget
 
+GPU_VM = "seatable-vllm:index:GpuVm"
+"""Type of the component whose output `place` is the place of the stack's instance."""
+
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 PUBLIC_KEY = re.compile(r"(?P<type>ssh-ed25519|ssh-rsa) (?P<key>[A-Za-z0-9+/]+=*)( .*)?")
 """The types of keys that EC2 takes."""

@@ -42,21 +42,23 @@ named() {{
 number() {{ printf '%d:%d' $((0x$(stat -L -c %t "$1"))) $((0x$(stat -L -c %T "$1"))); }}
 mounted() {{ awk '{{print $3}}' /proc/self/mountinfo | grep -qxF "$(number "$1")"; }}
 
-# Nothing (blank), the type of a file system and its label, or `other`; partitions are other too.
+# Nothing (blank: no mark of any kind, and zeros where marks are), the type of a file system and its label, or
+# `other`; partitions are other too.
 holds() {{
   local told status=0
   told=$(blkid -p -o export "$1" 2>/dev/null) || status=$?
-  if [ $status -eq 2 ] && [ -z "$told" ]; then echo blank
+  if [ $status -eq 2 ] && [ -z "$told" ] && cmp -s -n 1048576 "$1" /dev/zero; then echo blank
   elif [ $status -ne 0 ] || grep -q '^PTTYPE=' <<< "$told"; then echo other
   else echo "$(sed -n 's/^TYPE=//p' <<< "$told") $(sed -n 's/^LABEL=//p' <<< "$told")"; fi
 }}
 
-# Only where no disk of this machine has a name of EC2's, so that none can be mistaken for another; and only one
-# that nobody uses, and that is blank or was formatted by this program.
+# Only where no disk of this machine has a name or number of EC2's, so that none can be mistaken for another; and
+# only one that nobody uses, and that is blank or was formatted by this program.
 unnamed() {{
   local disk={unnamed}
   [ -b "$disk" ] || return 1
   compgen -G '/dev/disk/by-id/nvme-Amazon*' >/dev/null && return 1
+  [ ! -s "/sys/block/${{disk##*/}}/device/serial" ] || return 1
   mounted "$disk" && return 1
   case $(holds "$disk") in blank | "ext4 $label") echo "$disk";; *) return 1;; esac
 }}
@@ -86,10 +88,12 @@ else
 fi
 disk=$(findmnt -n -o SOURCE --target "$data")
 # A volume that has grown since.
+grow=true
 case $(findmnt -n -o FSTYPE --target "$data") in
-  ext4) resize2fs "$disk" >/dev/null 2>&1 || true;;
-  xfs) xfs_growfs "$data" >/dev/null 2>&1 || true;;
+  ext4) grow="resize2fs $disk";;
+  xfs) grow="xfs_growfs $data";;
 esac
+told=$($grow 2>&1) || echo "warning: the file system could not be grown: ${{told##*$'\n'}}"
 echo "$volume is mounted at $data"
 """
 

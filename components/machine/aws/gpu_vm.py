@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_aws as aws
 
-from components.machine.aws.access import Place, ssh_of_instance
+from components.machine.aws.access import GPU_VM, Place, ssh_of_instance
 from components.machine.aws.address import Address
 from components.machine.aws.disk import disk_program
 from components.machine.aws.firewall import SSH_PORT, Firewall, by_network
@@ -22,7 +22,7 @@ from components.machine.machine import PublicAddress, RunArgs
 from components.machine.ssh import Ssh
 from settings import HTTPS_PORT, AwsMachine, Settings
 
-TYPE = "seatable-vllm:index:GpuVm"
+TYPE = GPU_VM
 
 INSTANCE_RETRIES = 2
 """Of the instance's own provider. The provider's 25 hide a lack of capacity for the better part of an hour."""
