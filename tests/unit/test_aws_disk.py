@@ -1,7 +1,7 @@
 """Unit tier: which disk of a machine on AWS is taken for the data volume, and when it is formatted.
 
 The program runs as it is, but looks at disks that are files, through stand-ins for blkid, mount and the like. It
-does NOT prove that a real file system is made or mounted, nor that systemd holds Docker back: real disks show that.
+does NOT prove that a real file system is made or mounted, nor that systemd holds Docker back: real disks do.
 """
 
 from __future__ import annotations
