@@ -255,7 +255,7 @@ def test_a_registry_or_a_ca_at_a_port_of_its_own_is_reached_too(record: RecordAw
 @pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "0.0.0.0/1"])
 @pytest.mark.parametrize("whose", ["client", "administrator"])
 def test_the_whole_world_is_let_in_nowhere(network: str, whose: str, record: RecordAws) -> None:
-    wrong: dict[str, object] = (
+    wrong: Config = (
         {"clients": {"seatable": {"kind": "seatable", "cidrs": [network]}}}
         if whose == "client"
         else {"machine": {"admin_cidrs": [network]}}
