@@ -128,15 +128,14 @@ def place(checkout: Checkout, _shared: Shared, tmp_path_factory: pytest.TempPath
 def on_host(place: Place) -> OnMachine:
     """The stack, up: its first `up` began before the machine was switched on."""
     stack = place.stack
-    up = stack.checkout.start("up", stack.stack, "--rehearse")
     told: list[str] = []
-    assert up.stdout is not None
-    reader = threading.Thread(target=lambda: told.extend(up.stdout or ()), daemon=True)
-    reader.start()
-    wait_until(lambda: "reaching" in "".join(told), "the begin of an up")
-    place.machine.start()
-    wait_until(lambda: up.poll() is not None, "the end of an up", 600)
-    reader.join()
+    with stack.checkout.start("up", stack.stack, "--rehearse") as up:
+        reader = threading.Thread(target=lambda: told.extend(up.stdout or ()), daemon=True)
+        reader.start()
+        wait_until(lambda: "reaching" in "".join(told), "the begin of an up")
+        place.machine.start()
+        wait_until(lambda: up.poll() is not None, "the end of an up", 600)
+        reader.join()
     assert up.returncode == 0, "".join(told)
     stack.open_tunnel()
     return stack
@@ -144,17 +143,17 @@ def on_host(place: Place) -> OnMachine:
 
 def cut_up(stack: OnMachine, word: str, seconds: float) -> tuple[str, int]:
     """What an `up` says, and its status, whose connections all end at once, so long after it has said a word."""
-    up = stack.checkout.start("up", stack.stack, "--rehearse")
-    assert up.stdout is not None
     told = []
     cut = threading.Timer(seconds, stack.cut_every_connection)
-    for line in up.stdout:
-        told.append(line)
-        if word in line and not cut.is_alive() and not cut.finished.is_set():
-            cut.start()
-    assert word in "".join(told)
-    cut.join()
-    return "".join(told), up.wait()
+    with stack.checkout.start("up", stack.stack, "--rehearse") as up:
+        assert up.stdout is not None
+        for line in up.stdout:
+            told.append(line)
+            if word in line and not cut.is_alive() and not cut.finished.is_set():
+                cut.start()
+        assert word in "".join(told)
+        cut.join()
+    return "".join(told), up.returncode
 
 
 def sightings(stack: OnMachine, done: threading.Event) -> list[str]:
