@@ -25,7 +25,7 @@ from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from images.obtain import obtain
 from tests.live.conftest import Shared
 from tests.live.faults_support import assert_explained, assert_refused
-from tests.live.harness import LOOPBACK, Checkout, Deployment
+from tests.live.harness import LOOPBACK, Checkout, Deployment, free_ports
 from tests.live.host_machine import DATA_DIR, Machine, Site
 from tests.live.machine_image import USER
 
@@ -183,6 +183,9 @@ def taken(port: str) -> Breaking:
 
     @contextlib.contextmanager
     def breaking(host: FailingHost) -> Iterator[None]:
+        if port == "loopback":
+            (number,) = free_ports(1)
+            host.stack.configure(ports={**host.stack.settings["ports"], port: number})
         number = host.stack.settings["ports"][port]
         listen = f"python3 -m http.server --bind {LOOPBACK} {number}"
         host.machine.as_root(
@@ -333,6 +336,7 @@ ROWS: dict[str, Row] = {
     ),
     "the-edges-port-is-taken": Row(taken("edge"), r"port in use: \d+", r"seatable-vllm:ports\.edge"),
     "the-engines-port-is-taken": Row(taken("engine"), r"port in use: \d+", r"seatable-vllm:ports\.engine"),
+    "the-loopback-port-is-taken": Row(taken("loopback"), r"port in use: \d+", r"seatable-vllm:ports\.loopback"),
 }
 
 
