@@ -185,6 +185,9 @@ class Deployment:
     itself.
     """
 
+    how: tuple[str, ...] = ("--rehearse",)
+    """What `scripts/up` and its relatives are told besides the stack."""
+
     _numbers = itertools.count(1)
 
     def __init__(self, checkout: Checkout, suffix: str, settings: Mapping[str, Any] | None = None) -> None:
@@ -217,17 +220,17 @@ class Deployment:
         self.write({key: value for key, value in (self.settings | settings).items() if value is not None})
 
     def up(self, *, passes: bool | None = True) -> subprocess.CompletedProcess[str]:
-        """`scripts/up STACK --rehearse`. passes: whether it must end with status 0; None: either."""
+        """`scripts/up STACK`, see `how`. passes: whether it must end with status 0; None: either."""
         self._outputs = None
-        done = self.checkout.run("up", self.stack, "--rehearse")
+        done = self.checkout.run("up", self.stack, *self.how)
         if passes is not None:
             assert (done.returncode == 0) == passes, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
     def rotate_key(self, client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`scripts/rotate-key CLIENT --stack STACK --rehearse ARGUMENTS`, which must end with status 0."""
+        """`scripts/rotate-key CLIENT --stack STACK ARGUMENTS`, see `how`. It must end with status 0."""
         self._outputs = None
-        done = self.checkout.run("rotate-key", client, "--stack", self.stack, "--rehearse", *arguments)
+        done = self.checkout.run("rotate-key", client, "--stack", self.stack, *self.how, *arguments)
         assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
