@@ -14,8 +14,8 @@ from typing import Any
 
 from dnslib import QTYPE, RR, SOA, TXT, A  # type: ignore[import-not-found]
 from dnslib.server import DNSServer  # type: ignore[import-not-found]
-from moto.backends import get_backend  # type: ignore[import-not-found]
-from moto.moto_proxy.proxy3 import CertificateCreator, ProxyRequestHandler  # type: ignore[import-not-found]
+from moto.backends import get_backend
+from moto.moto_proxy.proxy3 import CertificateCreator, ProxyRequestHandler  # type: ignore[attr-defined]
 
 ACCOUNT = "123456789012"
 HERE = "127.0.0.1"
@@ -42,7 +42,7 @@ class Zone:
         return reply
 
 
-class Proxy(ProxyRequestHandler):  # type: ignore[misc]
+class Proxy(ProxyRequestHandler):
     """moto's, which ends each connection after one answer, and here says so: Go would send a second request."""
 
     def end_headers(self) -> None:

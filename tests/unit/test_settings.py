@@ -277,7 +277,7 @@ def test_a_network_that_is_not_text_is_refused_with_key_and_way_out(junk: object
 @pytest.mark.parametrize(
     ("values", "key", "value", "way_out"),
     [
-        ({"machine": {"kind": "aws"}}, "machine.kind", "'aws'", "use local"),
+        ({"machine": {"kind": "azure"}}, "machine.kind", "'azure'", "use local"),
         ({"machine": {"kind": "Local"}}, "machine.kind", "'Local'", "use local"),
         ({"machine": {"gpus": "all"}}, "machine.gpus", "'all'", "'auto' or 'none'"),
         ({"machine": {"data_dir": "srv/data"}}, "machine.data_dir", "'srv/data'", "absolute folder"),

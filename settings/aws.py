@@ -1,0 +1,155 @@
+"""A GPU machine on AWS: what a stack says of the machine that the program makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from settings.words import (
+    DataDir,
+    EmailAddress,
+    KeyFile,
+    Network,
+    RulesError,
+    Tree,
+    narrow_network,
+    text_like,
+)
+
+LARGEST_EBS_GIB = 65536
+"""GiB; the largest gp3 volume (EC2's CreateVolume)."""
+
+InstanceType = Annotated[
+    str, text_like(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "is no instance type; write one such as g6.xlarge")
+]
+Zone = Annotated[
+    str,
+    text_like(
+        r"[a-z]{2}(-[a-z]+)+-[0-9](-[a-z0-9-]+)?[a-z]", "is no availability zone; write one such as eu-central-1a"
+    ),
+]
+AmiId = Annotated[str, text_like(r"ami-[0-9a-f]{8,17}", "is no AMI id; it looks like ami-0123456789abcdef0")]
+SubnetId = Annotated[
+    str, text_like(r"subnet-[0-9a-f]{8,17}", "is no subnet id; it looks like subnet-0123456789abcdef0")
+]
+SnapshotId = Annotated[
+    str, text_like(r"snap-[0-9a-f]{8,17}", "is no snapshot id; it looks like snap-0123456789abcdef0")
+]
+ReservationId = Annotated[
+    str, text_like(r"cr-[0-9a-f]{8,17}", "is no capacity reservation's id; it looks like cr-0123456789abcdef0")
+]
+AdminNetwork = Annotated[Network, BeforeValidator(narrow_network)]
+ClockTime = Annotated[
+    str, text_like(r"([01][0-9]|2[0-3]):[0-5][0-9]", "is no time of day; write one such as 20:00")
+]
+TimeZone = Annotated[
+    str, text_like(r"UTC|[A-Za-z_]+(/[A-Za-z0-9_+-]+)+", "is no time zone; write one such as Europe/Berlin")
+]
+
+
+class Placement(Tree):
+    """Where the machine has landed; written by `scripts/up`, so that later runs never move it."""
+
+    instance_type: InstanceType
+    zone: Zone
+
+
+class DataDisk(Tree):
+    """The volume that holds weights, caches and certificates; it outlives the instance."""
+
+    gib: Annotated[int, Field(ge=8, le=LARGEST_EBS_GIB)] = 200
+    at_end: Literal["delete", "snapshot", "retain"] = "delete"
+    """What `scripts/down` does with it."""
+    snapshot: SnapshotId | None = None
+    """A snapshot to begin with; None: an empty disk."""
+
+
+class Budget(Tree):
+    """A limit that sends mail; it stops nothing."""
+
+    usd_per_month: Annotated[int, Field(ge=1)]
+    mail: EmailAddress
+
+
+class Cost(Tree):
+    """What ends spending by itself. All of it is off unless it is named here."""
+
+    stop_at: ClockTime | None = None
+    """The machine is stopped at this time each day; `scripts/up` starts it again."""
+    time_zone: TimeZone = "UTC"
+    """What `stop_at` is meant in."""
+    idle_stop_minutes: Annotated[int, Field(ge=10)] | None = None
+    """The machine stops itself when it has answered nothing for so long."""
+    live_hours: Annotated[int, Field(ge=1)] | None = None
+    """The machine stops so many hours after the last `scripts/up`."""
+    budget: Budget | None = None
+
+
+class AwsMachine(Tree):
+    """A GPU instance with its own network, firewall, address and data disk."""
+
+    kind: Literal["aws"] = "aws"
+    instance_types: Annotated[list[InstanceType], Field(min_length=1)]
+    """In order of preference; `scripts/up` takes the first that there is capacity for."""
+    zones: list[Zone] = Field(default_factory=list)
+    """Availability zones in order of preference; none: all that offer the type, by name."""
+    placed: Placement | None = None
+    admin_cidrs: list[AdminNetwork] = Field(default_factory=list)
+    """Who reaches port 22; nobody does with access ssm."""
+    access: Literal["ssh", "ssm"] = "ssh"
+    """How programs and Docker reach the machine: port 22 from admin_cidrs, or Session Manager and no open port."""
+    ssh_key: KeyFile = "~/.ssh/id_ed25519"
+    """Path of a private key on this computer; the public one lies beside it, with .pub at its end."""
+    ami: AmiId | None = None
+    """None: the newest Deep Learning Base AMI (Ubuntu 24.04) when the machine is made."""
+    subnet: SubnetId | None = None
+    """A public subnet of an existing VPC; None: a VPC of the stack's own."""
+    ipv6: bool = False
+    """Whether the machine also gets an IPv6 address, and its name an AAAA record."""
+    root_disk_gib: Annotated[int, Field(ge=30, le=LARGEST_EBS_GIB)] = 150
+    data_disk: DataDisk = DataDisk()
+    market: Literal["on-demand", "spot", "capacity-block"] = "on-demand"
+    reservation: ReservationId | None = None
+    """An existing capacity reservation or block to start in; the program never buys one."""
+    cost: Cost = Cost()
+    protected: bool = False
+    """For production: termination protection, Pulumi's `protect` on what holds data, detailed monitoring."""
+    gpus: Literal["auto", "none"] = "auto"
+    """auto: all GPUs of the instance. none: the CPU, for trying without a GPU."""
+    data_dir: DataDir = "/srv/seatable-vllm"
+    """Absolute folder on the machine, where the data disk is mounted."""
+
+    @property
+    def instance_type(self) -> str:
+        """The type that the program asks for: where the machine has landed, else the first choice."""
+        return self.placed.instance_type if self.placed else self.instance_types[0]
+
+    @property
+    def zone(self) -> str | None:
+        """The availability zone that the program asks for; None: the first that offers the type, by name."""
+        return self.placed.zone if self.placed else self.zones[0] if self.zones else None
+
+    @model_validator(mode="after")
+    def _access_market_and_cost_fit(self) -> AwsMachine:
+        if problems := list(self._problems()):
+            raise RulesError("\n".join(problems))
+        return self
+
+    def _problems(self) -> Iterable[str]:
+        if self.access == "ssh" and not self.admin_cidrs:
+            yield (
+                "admin_cidrs: missing; name the address that you run this from, such as "
+                '["203.0.113.7/32"], or set access: ssm'
+            )
+        if self.access == "ssm" and self.admin_cidrs:
+            yield "admin_cidrs: with access ssm nobody reaches port 22; remove it"
+        if self.market == "capacity-block" and not self.reservation:
+            yield "reservation: missing; a capacity block is bought beforehand and named here by its id"
+        if self.market == "spot" and self.reservation:
+            yield "reservation: a spot machine cannot start in a reservation; keep one of them"
+        if self.cost.time_zone != "UTC" and not self.cost.stop_at:
+            yield "cost.time_zone: is for stop_at; set that, or remove it"
+        if self.zones and len({zone.rstrip("abcdefghij") for zone in self.zones}) > 1:
+            yield f"zones: {', '.join(self.zones)} are of several regions; a stack has one (aws:region)"

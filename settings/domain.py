@@ -1,0 +1,95 @@
+"""The endpoint's public name, and where its certificate comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import model_validator
+
+from settings.words import (
+    EmailAddress,
+    FilePath,
+    HostName,
+    HttpsUrl,
+    PemOrPath,
+    RulesError,
+    Tree,
+    ZoneId,
+    ZoneName,
+)
+
+
+class Domain(Tree):
+    """A name and a certificate: the edge listens on all addresses, with TLS and nothing else."""
+
+    host: HostName
+    """The name that clients use and that the certificate is for."""
+    tls: TlsSource
+    """Where the certificate comes from: an own CA on the machine, given files, or an ACME CA."""
+    zone: ZoneName | None = None
+    """acme-dns: the Route 53 zone that the host lies in."""
+    zone_id: ZoneId | None = None
+    """acme-dns: that zone's id; with it the machine need not be allowed to list zones."""
+    acme_email: EmailAddress | None = None
+    """acme-*: where the CA writes to."""
+    acme_staging: bool = False
+    """acme-*: the CA's staging directory, for trying: no client trusts its certificates."""
+    acme_server: HttpsUrl | None = None
+    """acme-*: directory of another ACME CA; None: Let's Encrypt."""
+    acme_ca: PemOrPath | None = None
+    """acme-*: PEM of that CA's roots, as text or the path of a file; None: the machine's own roots."""
+    certificate: FilePath | None = None
+    """files: PEM file with the certificate and its chain, on the computer that runs Pulumi."""
+    key: FilePath | None = None
+    """files: PEM file with its private key, without a passphrase; likewise."""
+
+    @property
+    def acme(self) -> bool:
+        """Whether the certificate comes from an ACME CA."""
+        return self.tls.startswith("acme-")
+
+    @model_validator(mode="after")
+    def _each_source_has_what_it_needs(self) -> Domain:
+        problems = []
+        given = self.model_dump(exclude_defaults=True)
+        for setting, sources in BELONGS_TO.items():
+            if setting in given and self.tls not in sources:
+                problems.append(f"{setting}: is for tls {' or '.join(sources)}, not {self.tls}; remove it")
+        for setting in NEEDED_BY[self.tls]:
+            if setting not in given:
+                problems.append(f"{setting}: missing; tls {self.tls} needs it")
+        if self.zone and self.tls == "acme-dns" and not f".{self.host}".endswith(f".{self.zone}"):
+            problems.append(f"zone: {self.zone} does not hold {self.host}; name the zone that the host lies in")
+        if self.acme_staging and self.acme_server:
+            problems.append(
+                "acme_staging: is of Let's Encrypt, and acme_server names another CA; keep one of them"
+            )
+        if problems:
+            raise RulesError("\n".join(problems))
+        return self
+
+
+TlsSource = Literal["private-ca", "files", "acme-dns", "acme-http"]
+
+_ACME: tuple[TlsSource, ...] = ("acme-dns", "acme-http")
+
+BELONGS_TO: Mapping[str, tuple[TlsSource, ...]] = {
+    "zone": ("acme-dns",),
+    "zone_id": ("acme-dns",),
+    "acme_email": _ACME,
+    "acme_staging": _ACME,
+    "acme_server": _ACME,
+    "acme_ca": _ACME,
+    "certificate": ("files",),
+    "key": ("files",),
+}
+"""Settings of a domain that only some sources of certificates have."""
+
+NEEDED_BY: Mapping[TlsSource, tuple[str, ...]] = {
+    "private-ca": (),
+    "files": ("certificate", "key"),
+    "acme-dns": ("zone", "acme_email"),
+    "acme-http": ("acme_email",),
+}
+"""What a source of certificates cannot do without."""

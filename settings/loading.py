@@ -1,0 +1,156 @@
+"""From the values of a stack's file to its settings, with every problem told at once."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from settings.domain import NEEDED_BY
+from settings.machines import KINDS
+from settings.stack import Ports, Settings
+from settings.words import SSH_FORM, RulesError
+
+NAMESPACE = "seatable-vllm"
+
+SECRETS = frozenset({"hugging_face_token", "aws_access_key_id", "aws_secret_access_key"})
+"""Keys of the namespace that hold a secret; they are read as Pulumi secrets, never by `parse`."""
+
+
+class SettingsError(Exception):
+    """A stack's configuration cannot be used. The text lists every problem with its key and the way out."""
+
+
+def parse(values: Mapping[str, object]) -> Settings:
+    """The settings of a stack from its configuration, keys without their namespace.
+
+    Raises SettingsError with one line per problem: key, value, way out.
+    """
+    names = sorted({*Settings.model_fields, *SECRETS})
+    problems = [
+        f"{NAMESPACE}:{key}: there is no such setting; known: {', '.join(names)}"
+        for key in values
+        if key not in names
+    ]
+    problems += _half_a_pair(values)
+    known = {key: value for key, value in values.items() if key in Settings.model_fields}
+    settings, errors = _validate(known)
+    problems += [line for error in errors for line in _explain(error)]
+    if errors:
+        # Rules over several settings are not tried while one of them is broken; try them on the rest.
+        _, more = _validate(_without(known, errors))
+        problems += [line for error in more if error["type"] == "value_error" for line in _explain(error)]
+    if problems or settings is None:
+        raise SettingsError("\n".join(["the stack's configuration cannot be used:", *dict.fromkeys(problems)]))
+    return settings
+
+
+def _half_a_pair(values: Mapping[str, object]) -> Iterable[str]:
+    """The problem of one AWS secret without the other."""
+    pair = ("aws_access_key_id", "aws_secret_access_key")
+    for name, other in (pair, pair[::-1]):
+        if name in values and other not in values:
+            yield (
+                f"{NAMESPACE}:{other}: missing, and {name} is useless without it; "
+                f"pulumi config set --secret {NAMESPACE}:{other}"
+            )
+
+
+def _validate(values: Mapping[str, object]) -> tuple[Settings | None, list[Any]]:
+    """The settings, or the errors that pydantic found."""
+    try:
+        return Settings.model_validate(values), []
+    except ValidationError as error:
+        return None, list(error.errors())
+
+
+_SOME_CLIENT = {"kind": "openai", "cidrs": ["127.0.0.1/32"]}
+
+
+def _without(values: Mapping[str, object], errors: Sequence[Any]) -> dict[str, object]:
+    """The values without those that are broken, so that no rule complains of what is not there any more.
+
+    Where a rule asks for a value that is broken, one that breaks no rule stands in for it.
+    """
+    left: dict[str, Any] = copy.deepcopy(dict(values))
+    for error in errors:
+        first, *inner = _place(error) or [""]
+        section = left.get(first)
+        if first == "domain" and isinstance(section, dict):
+            stand_in = _SOME_DOMAIN_SETTINGS.get(inner[0]) if inner else None
+            if stand_in and section.get("tls") in NEEDED_BY:
+                section[inner[0]] = stand_in
+            else:
+                left["domain"] = dict(_SOME_DOMAIN)
+        elif not inner or not isinstance(section, dict):
+            left.pop(first, None)
+        elif first == "ports" and inner[0] in Ports.model_fields:
+            section[inner[0]] = next(port for port in range(65535, 0, -1) if port not in section.values())
+        elif first == "clients":
+            misnamed = any(each["loc"][:3] == ("clients", inner[0], "[key]") for each in errors)
+            section["some" if misnamed else inner[0]] = _SOME_CLIENT
+            if misnamed:
+                section.pop(inner[0], None)
+        elif inner[0] == "extra_args" and len(inner) > 1 and isinstance(section.get("extra_args"), dict):
+            section["extra_args"].pop(inner[1], None)
+        elif first == "model" and inner[0] in _STAND_INS:
+            section[inner[0]] = _STAND_INS[inner[0]]
+        else:
+            section.pop(inner[0], None)
+    return left
+
+
+_SOME_DOMAIN = {"host": "some.example", "tls": "private-ca"}
+_SOME_DOMAIN_SETTINGS = {
+    "acme_email": "some@example.com",
+    "acme_server": "https://some.example",
+    "certificate": "some",
+    "key": "some",
+    "acme_ca": "some",
+}
+"""A domain that breaks no rule, and settings of one that break none whatever its host is."""
+
+_STAND_INS = {"name": "some/model", "revision": "some"}
+"""A model whose limits are not known, and a revision: with them no rule of the model complains."""
+
+
+def _place(detail: Any) -> list[str]:
+    """Where an error is, as the stack file has it: pydantic adds the kind of machine whose rules it went by."""
+    first, *inner = [str(part) for part in detail["loc"]] or [""]
+    if first == "machine" and inner and inner[0] in KINDS:
+        inner = inner[1:]
+    if first == "machine" and inner[:1] == ["gpus"]:
+        inner = inner[:1]
+    return [first, *inner] if first else []
+
+
+def _explain(detail: Any) -> Iterable[str]:
+    """One line per problem of a pydantic error: full key, value where it is safe to show, way out."""
+    path = [part for part in _place(detail) if part != "[key]"]
+    key = f"{NAMESPACE}:" + ".".join(path)
+    if detail["type"] == "value_error":
+        reason = str(detail["ctx"]["error"])
+        if isinstance(detail["ctx"]["error"], RulesError):
+            return [f"{key}.{line}" if path else f"{key}{line}" for line in reason.splitlines()]
+        return [f"{key}: {_shown(detail, path)} {reason}"]
+    if detail["type"] == "missing" and path == ["machine", "ssh"]:
+        return [f"{key}: missing; {SSH_FORM}"]
+    if detail["type"] == "extra_forbidden":
+        return [f"{key}: there is no such setting; see the settings table in the README"]
+    if path[:2] == ["machine", "kind"]:
+        return [
+            f"{key}: {_shown(detail, path)} is not a kind of machine that this version has; use local, host or aws"
+        ]
+    return [f"{key}: {_shown(detail, path)}: {detail['msg'][0].lower()}{detail['msg'][1:]}"]
+
+
+def _shown(detail: Any, path: list[str]) -> str:
+    """The offending value for an error text; what may hold a secret, or is long, is named by its type."""
+    value = detail["input"]
+    if detail["type"] == "missing":
+        return "missing"
+    if isinstance(value, dict | list) or path[:2] == ["model", "extra_args"]:
+        return f"a value of type {type(value).__name__}"
+    return repr(value)
