@@ -120,6 +120,14 @@ def test_a_wrong_setting_is_told_in_words_and_changes_nothing(pulumi_stack: Pulu
     assert pulumi_stack.containers() == before
 
 
+def test_the_start_of_a_stack_that_is_up_is_not_measured_and_nothing_is_touched(pulumi_stack: PulumiStack) -> None:
+    before = pulumi_stack.containers()
+    done = pulumi_stack.checkout.run("bench", pulumi_stack.stack, "--start")
+    assert done.returncode != 0
+    assert f"scripts/down {pulumi_stack.stack}" in done.stderr
+    assert pulumi_stack.containers() == before
+
+
 def test_down_leaves_nothing_of_the_stack(pulumi_stack: PulumiStack) -> None:
     done = pulumi_stack.checkout.run("down", pulumi_stack.stack)
     assert done.returncode == 0, done.stderr
