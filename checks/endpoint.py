@@ -259,7 +259,7 @@ def tool_call_is_made(target: Target) -> str:
     """
     if not target.tools:
         return "off for this model (seatable-vllm:model.tool_parser)"
-    named = {"type": "function", "function": {"name": _WEATHER["function"]["name"]}}
+    named: dict[str, Any] = {"type": "function", "function": {"name": _WEATHER["function"]["name"]}}
     answer = _chat(
         target,
         "What is the weather in Paris?",
