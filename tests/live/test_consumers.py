@@ -18,7 +18,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dotenv
 import httpx
@@ -27,8 +27,10 @@ import pytest
 import yaml
 from langchain_openai import ChatOpenAI
 
-from tests.live.conftest import Shared
 from tests.live.harness import LOOPBACK, Deployment, free_ports
+
+if TYPE_CHECKING:
+    from tests.live.conftest import Shared
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
