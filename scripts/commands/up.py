@@ -34,6 +34,15 @@ HUB = "https://huggingface.co"
 HUB_SECONDS = 5
 RESTART_SECONDS = 1800
 
+SETTINGS_TEXTS = {
+    "seatable_yaml": "settings for SeaTable AI",
+    "picoclaw_json": "settings for PicoClaw: config.json",
+    "picoclaw_security": "settings for PicoClaw: .security.yml",
+    "archi_yaml": "settings for Archi: config.yaml",
+    "archi_env": "settings for Archi: .env",
+}
+"""What `up` shows in its end of the outputs, in this order, with a heading each."""
+
 
 def main(arguments: list[str]) -> int:
     """Status 0 when the endpoint works."""
@@ -207,7 +216,8 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
     if "tunnel" in outputs:
         print_block("the way to the endpoint, on each client's computer", outputs["tunnel"])
     print_block("endpoint", f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens")
-    if "seatable_yaml" in outputs:
-        print_block("settings for SeaTable AI", outputs["seatable_yaml"])
+    for name, what in SETTINGS_TEXTS.items():
+        if name in outputs:
+            print_block(what, outputs[name])
     print_block("try it", outputs["curl"])
     terminal.line(f"\nmore: scripts/output {stack}, scripts/check {stack}, scripts/down {stack}")
