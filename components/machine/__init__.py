@@ -37,6 +37,7 @@ def machine_for(settings: Settings) -> Machine:
             "gpus": settings.machine.gpus,
             "edge_port": settings.ports.edge,
             "engine_port": settings.ports.engine,
+            "loopback_port": settings.ports.loopback,
         },
     )
 
@@ -84,4 +85,5 @@ def _shared(settings: Settings, machine: HostMachine | AwsMachine, stack: str) -
         "weights_mib": int(known.weights_gib * 1024) if known else 0,
         "edge_port": settings.ports.edge,
         "engine_port": settings.ports.engine,
+        "loopback_port": settings.ports.loopback,
     }

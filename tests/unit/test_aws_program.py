@@ -391,6 +391,10 @@ def test_what_becomes_of_the_data_volume_is_what_the_settings_say(
     assert volume.request.retainOnDelete is retained
 
 
+def test_the_data_volume_is_found_by_its_tags_when_nothing_else_is_left(stack: str, up: Recorded) -> None:
+    assert up.one(VOLUME).inputs["tags"] == {"Name": f"seatable-vllm-{stack}", "Role": "data"}
+
+
 def test_a_snapshot_is_what_the_volume_begins_with_and_forgetting_it_changes_nothing(
     dev: Recorded, record: RecordAws
 ) -> None:

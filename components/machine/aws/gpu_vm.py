@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_aws as aws
 
+from catalog.aws.tags import DATA_ROLE, ROLE, tags_of
 from components.machine.aws.access import GPU_VM, Place, ssh_of_instance
 from components.machine.aws.address import Address
 from components.machine.aws.disk import disk_program
@@ -91,7 +92,7 @@ class GpuVm(pulumi.ComponentResource):
                 "gib": machine.data_disk.gib,
                 "snapshot": machine.data_disk.snapshot,
                 "keeping": self._keeping,
-                "tags": self._tags,
+                "tags": {**self._tags, ROLE: DATA_ROLE},
             },
             self._own(),
         )
@@ -116,7 +117,7 @@ class GpuVm(pulumi.ComponentResource):
         return aws.Provider(
             name,
             region=self.offer.apply(lambda _: region),
-            default_tags=aws.ProviderDefaultTagsArgs(tags=stack_tags(self._args["stack"])),
+            default_tags=aws.ProviderDefaultTagsArgs(tags=dict(tags_of(self._args["stack"]))),
             max_retries=retries,
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -220,11 +221,6 @@ class GpuVm(pulumi.ComponentResource):
             ),
             "price_date": self.offer.apply(lambda known: known["price_date"]),
         }
-
-
-def stack_tags(stack: str) -> dict[str, str]:
-    """The tags on everything that a stack makes at AWS."""
-    return {"Project": "seatable-vllm", "Stack": stack, "ManagedBy": "pulumi"}
 
 
 def egress_ports(settings: Settings) -> Sequence[int]:

@@ -36,7 +36,8 @@ def preflight(settings: Settings, *, parent: pulumi.Resource) -> pulumi.Output[O
     options = pulumi.InvokeOutputOptions(parent=parent)
     found = aws.ssm.get_parameter_output(name=AMI, opts=options).insecure_value
     image = aws.ec2.get_ami_output(
-        filters=[aws.ec2.GetAmiFilterArgs(name="image-id", values=pulumi.Output.all(machine.ami or found))], opts=options
+        filters=[aws.ec2.GetAmiFilterArgs(name="image-id", values=pulumi.Output.all(machine.ami or found))],
+        opts=options,
     )
     zones = aws.ec2.get_instance_type_offerings_output(
         location_type="availability-zone",
