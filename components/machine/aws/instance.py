@@ -1,5 +1,6 @@
 """The instance itself, and the key that it is made with."""
 
+import base64
 import textwrap
 from collections.abc import Sequence
 from typing import Literal, TypedDict
@@ -107,7 +108,10 @@ class GpuInstance(pulumi.ComponentResource):
                 delete_on_termination=True,
                 tags=args["tags"],
             ),
-            user_data=pulumi.Output.from_input(args["login"]).apply(user_data),
+            # In base64: of plain user data the provider's state may hold a digest, which then differs for ever.
+            user_data_base64=pulumi.Output.from_input(args["login"]).apply(
+                lambda login: base64.b64encode(user_data(login).encode()).decode()
+            ),
             instance_initiated_shutdown_behavior="stop",
             disable_api_termination=keeping.termination,
             monitoring=keeping.monitoring,
@@ -121,7 +125,7 @@ class GpuInstance(pulumi.ComponentResource):
                 # One volume and one address, and seldom quota for two: the old one goes first.
                 delete_before_replace=True,
                 # User data is read at the first start alone; a change of it would stop the machine for nothing.
-                ignore_changes=["userData", *(["ami"] * args["ami_is_free"])],
+                ignore_changes=["userDataBase64", *(["ami"] * args["ami_is_free"])],
             ),
         )
 
