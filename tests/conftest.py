@@ -99,6 +99,24 @@ MADE_IDS = {
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJwAAAA"
 """In the form of one; nobody has its private half."""
 
+OFFER: Mapping[str, object] = {
+    "account": "123456789012",
+    "region": "eu-central-1",
+    "zone": "eu-central-1a",
+    "instance_type": "g6.xlarge",
+    "ami": AMI,
+    "ami_root_gib": 75,
+    "login": "ubuntu",
+    "vcpus": 4,
+    "gpu": None,
+    "hosted_zone_id": "Z0123456789ABC",
+    "price_per_hour": 0.8048,
+    "price_date": "2026-07-20",
+    "price_region": "us-east-1",
+    "disks_and_address_per_month": 30.0,
+}
+"""What the look at the account says, as a program on this computer prints it."""
+
 FOUND_AT_AWS: Mapping[str, Mapping[str, Any]] = {
     "aws:ssm/getParameter:getParameter": {"insecureValue": AMI, "value": AMI},
     "aws:ec2/getAmi:getAmi": {"id": AMI},
@@ -262,6 +280,8 @@ class _Provider(mocks.Mocks):
     def call(self, args: mocks.MockCallArgs) -> Any:
         if args.token in FOUND_AT_AWS:
             return dict(FOUND_AT_AWS[args.token])
+        if "aws_account.preflight" in str(args.args.get("command")):
+            return {"stdout": json.dumps(OFFER), "stderr": ""}
         # Looks at a machine: which one it is, and whether its weights were lost; all else must come of resources.
         assert args.token == "command:local:run", f"the program calls {args.token}"
         looks_for_weights = "/models/.lost/" in str(args.args["stdin"])

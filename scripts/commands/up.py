@@ -222,6 +222,8 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
             f"{outcome.unchanged} as they were"
         )
     outputs = outcome.outputs
+    if outputs.get("dns") and not outputs["dns"]["made"]:
+        print_block("write these records where the name's zone is kept", "\n".join(outputs["dns"]["records"]))
     if "tunnel" in outputs:
         print_block("the way to the endpoint, on each client's computer", outputs["tunnel"])
     print_block("endpoint", f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens")
