@@ -80,11 +80,12 @@ Shape = Mapping[str, Any]
 class Unanswered:
     """A question that the account did not answer.
 
-    call: the IAM action, as ec2:DescribeAddresses. why: in words.
+    call: the IAM action, as ec2:DescribeAddresses. why: in words. code: AWS's error code, where it gave one.
     """
 
     call: str
     why: str
+    code: str = ""
 
 
 Answered = Sequence[Shape] | Unanswered | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,14 @@ def price_region() -> str:
 def family_of(name: str) -> str:
     """What stands before the dot of a type's name, as g6e of g6e.xlarge."""
     return name.partition(".")[0]
+
+
+def processor_of(name: str) -> str:
+    """The processor's architecture as AMIs name it. Of unknown types: arm64 where a g follows the generation."""
+    known = instance_types().get(name)
+    if known:
+        return known.processor
+    return "arm64" if re.match(r"[a-z]+[0-9]+[a-z]*g[a-z]*\.", name) else "x86_64"
 
 
 def nearest(name: str) -> list[str]:

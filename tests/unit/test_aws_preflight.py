@@ -2,8 +2,8 @@
 
 The answers in data/aws_account.json were recorded from moto 5.2.5, which has EC2's real data on types and zones.
 What moto does not have is written by hand after AWS's API reference: quotas, the Deep Learning AMI, prices, a
-route to an Internet gateway, capacity reservations. It does NOT prove that a real account answers so, nor that what
-passes here starts: no call is made (test_aws_account has boto3 against moto).
+route to an Internet gateway, capacity reservations. It does NOT prove that a real account answers so, nor that
+what passes here starts: no call is made (test_aws_account has boto3 against moto).
 """
 
 from __future__ import annotations
@@ -267,10 +267,11 @@ def test_a_type_that_the_zone_does_not_sell_is_refused_with_the_zones_that_do() 
     found = judge(wanted(zones=["eu-central-1a", "eu-central-1b"]), account).problems
     assert [(problem.cause, problem.change) for problem in found] == [
         (
-            "seatable-vllm:machine.zones: eu-central-1a, eu-central-1b does not sell g6.xlarge",
+            "Unsupported: eu-central-1a, eu-central-1b (seatable-vllm:machine.zones) does not sell g6.xlarge",
             "in eu-central-1 it is sold in eu-central-1c",
         )
     ]
+    assert answer_to(str(code_in(found[0].cause))) == "next zone"
 
 
 def test_the_first_named_zone_that_sells_the_type_is_taken() -> None:
@@ -475,6 +476,24 @@ def test_the_first_disk_of_an_instance_is_not_taken_for_its_data() -> None:
     offer = judge(wanted(), replace(RUNNING, volumes=moved)).offer
     assert offer is not None
     assert offer["zone"] == "eu-central-1b"
+
+
+def test_a_disk_that_will_be_made_anew_from_a_snapshot_ties_nobody() -> None:
+    snapshot = RECORDED["snapshots"][0]
+    wants = wanted(zones=["eu-central-1c"], snapshot=snapshot["SnapshotId"])
+    assert problems(wants, replace(RUNNING, instances=[], snapshots=[snapshot])) == []
+    made = [{**each, "SnapshotId": snapshot["SnapshotId"]} for each in RECORDED["volumes"]]
+    account = replace(RUNNING, instances=[], volumes=made, snapshots=[snapshot])
+    assert "the stack's data disk" in problems(wants, account)[0]
+
+
+def test_the_disk_with_the_role_is_the_data_disk_where_there_are_others() -> None:
+    there = RECORDED["volumes"][1]
+    other = {**there, "VolumeId": "vol-0b", "AvailabilityZone": "eu-central-1c"}
+    data = {**there, "Tags": [*there["Tags"], {"Key": "Role", "Value": "data"}]}
+    offer = judge(wanted(), replace(EMPTY, volumes=[other, data])).offer
+    assert offer is not None
+    assert offer["zone"] == "eu-central-1a"
 
 
 def test_another_stacks_disk_and_machine_tie_nobody() -> None:

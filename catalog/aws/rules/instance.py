@@ -108,7 +108,8 @@ def type_is_sold_in_the_zone(wanted: Wanted, account: Account) -> Findings:
         yield Problem(f"{region} does not sell {kind} in any zone", f"{sold}, or set aws:region to another")
     elif wanted["zones"] and not set(wanted["zones"]) & set(selling):
         yield Problem(
-            f"seatable-vllm:machine.zones: {', '.join(wanted['zones'])} does not sell {kind}",
+            # Begins with the code of EC2, so that whoever goes from zone to zone goes on to the next.
+            f"Unsupported: {', '.join(wanted['zones'])} (seatable-vllm:machine.zones) does not sell {kind}",
             f"in {region} it is sold in {', '.join(selling)}",
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from catalog.aws.account import Account, Answered, Shape, Wanted, items, known
 from catalog.aws.instance_types import instance_types
-from catalog.aws.tags import belongs_to
+from catalog.aws.tags import DATA_ROLE, ROLE, belongs_to, tags_on
 
 
 def vcpus_of(kind: str, account: Account) -> int | None:
@@ -47,20 +47,26 @@ def own(wanted: Wanted, things: Answered) -> list[Shape]:
 
 
 def data_volumes(wanted: Wanted, account: Account) -> list[Shape]:
-    """The stack's data disk, if it is there: a volume of the stack that does not end with its instance."""
+    """The stack's data disk, if it is there and will be kept.
+
+    It is the volume of the stack that does not end with its instance, and has the role if any has. One that did
+    not begin with the snapshot that the stack names will be made anew, in any zone.
+    """
     ending = {
         mapping.get("Ebs", {}).get("VolumeId")
         for instance in items(account.instances)
         for mapping in instance.get("BlockDeviceMappings", [])
         if mapping.get("Ebs", {}).get("DeleteOnTermination")
     }
-    return [
+    found = [
         each
         for each in own(wanted, account.volumes)
         if each.get("VolumeId") not in ending
         and not any(link.get("DeleteOnTermination") for link in each.get("Attachments", []))
         and each.get("State") not in ("deleting", "deleted")
+        and wanted["snapshot"] in (None, each.get("SnapshotId"))
     ]
+    return [each for each in found if tags_on(each).get(ROLE) == DATA_ROLE] or found
 
 
 def chosen_zone(wanted: Wanted, account: Account) -> str | None:
