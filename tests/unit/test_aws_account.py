@@ -451,7 +451,7 @@ def test_the_program_says_all_problems_and_prints_no_offer(
 ) -> None:
     status, printed, said = run(wanted(zones=["eu-west-1a"], data_disk={"gib": 8}), capsys, monkeypatch)
     assert (status, printed) == (1, "")
-    assert said.count("cause: ") == said.count("change: ") == 3
+    assert said.count("cause: ") == said.count("change: ") == 2
     assert said.splitlines()[[*said.splitlines()].index("phase: AWS account") + 1].startswith("cause: ")
 
 
@@ -490,7 +490,7 @@ class Answers(mocks.Mocks):
 
     def call(self, args: mocks.MockCallArgs) -> Any:
         self.asked.append(args)
-        return {"stdout": f"a line before\n{json.dumps(OFFER)}", "stderr": ""}
+        return {"stdout": f"a line before\n{json.dumps(OFFER)}", "stderr": "warning: so\n1 USD/h"}
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         return None, {}
@@ -516,9 +516,15 @@ def ask_in_pulumi(tree: Settings, config: dict[str, str], *, preview: bool = Fal
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_the_offer_is_asked_for_in_an_up_and_in_a_preview(preview: bool) -> None:
+def test_the_offer_is_asked_for_in_an_up_and_in_a_preview_and_its_price_is_shown(
+    preview: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[tuple[str, str]]()
+    for kind in ("info", "warn"):
+        monkeypatch.setattr(pulumi.log, kind, lambda text, _, kind=kind: told.append((kind, text)))
     answers, seen = ask_in_pulumi(settings(), {"aws:region": REGION, "aws:profile": "work"}, preview=preview)
     assert seen == [OFFER]
+    assert told == [("warn", "so"), ("info", "1 USD/h")]
     (asked,) = answers.asked
     assert asked.token == "command:local:run"
     assert asked.args["command"].endswith(" -m aws_account.preflight")

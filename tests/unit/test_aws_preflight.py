@@ -304,6 +304,7 @@ def test_a_zone_of_another_region_and_one_that_the_account_lacks_are_refused() -
     found = problems(wanted(zones=["eu-west-1a", "eu-central-1f"]))
     assert "eu-west-1a is not in aws:region eu-central-1" in found[0]
     assert "has no zone eu-central-1f" in found[1]
+    assert len(found) == 2
 
 
 # Quotas

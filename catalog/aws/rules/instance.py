@@ -106,12 +106,18 @@ def type_is_sold_in_the_zone(wanted: Wanted, account: Account) -> Findings:
         others = [other for other in wanted["instance_types"] if other != kind and offering_zones(other, account)]
         sold = f"{', '.join(others)} of your list is sold there; put it first" if others else "take another type"
         yield Problem(f"{region} does not sell {kind} in any zone", f"{sold}, or set aws:region to another")
-    elif wanted["zones"] and not set(wanted["zones"]) & set(selling):
+    elif there_are(wanted["zones"], account) and not set(wanted["zones"]) & set(selling):
         yield Problem(
             # Begins with the code of EC2, so that whoever goes from zone to zone goes on to the next.
             f"Unsupported: {', '.join(wanted['zones'])} (seatable-vllm:machine.zones) does not sell {kind}",
             f"in {region} it is sold in {', '.join(selling)}",
         )
+
+
+def there_are(zones: Sequence[str], account: Account) -> bool:
+    """Whether any of these zones is one that the account has; of one that it has not, more need not be said."""
+    names = {each.get("ZoneName") for each in items(account.zones)}
+    return bool(set(zones) & names if names else zones)
 
 
 def quota_is_enough(wanted: Wanted, account: Account) -> Findings:

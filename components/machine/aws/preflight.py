@@ -44,10 +44,21 @@ def preflight(settings: Settings, region: str | None = None, *, parent: pulumi.R
         command=PROGRAM,
         stdin=json.dumps(wanted),
         dir=str(PROJECT),
-        logging=command.local.Logging.STDERR,  # warnings and the price; the offer is of no interest to a reader
+        logging=command.local.Logging.NONE,  # it would show lines for a moment only
         opts=pulumi.InvokeOutputOptions(parent=parent),
     )
-    return seen.stdout.apply(offer_in)
+    return pulumi.Output.all(seen.stderr, seen.stdout).apply(lambda said: _tell(parent, *said))
+
+
+def _tell(parent: pulumi.Resource, said: str | None, printed: str | None) -> Offer:
+    """Shows warnings and price, to be read at the run's end too, and hands on the offer."""
+    for line in (said or "").splitlines():
+        word, _, warning = line.partition("warning: ")
+        if warning and not word:
+            pulumi.log.warn(warning, parent)
+        else:
+            pulumi.log.info(line, parent)
+    return offer_in(printed)
 
 
 def offer_in(printed: str | None) -> Offer:
