@@ -13,6 +13,8 @@ from catalog.aws.preflight import Offer
 from components.machine.machine import last_line
 from settings import AwsMachine, Settings, SettingsError
 
+__all__ = ["Offer", "preflight"]
+
 PROJECT = Path(__file__).resolve().parents[3]
 
 PROGRAM = f"{shlex.quote(sys.executable)} -m aws_account.preflight"
