@@ -11,16 +11,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from catalog.aws import memory
 from catalog.aws.account import ADDRESS_QUOTA, Account, Unanswered, Wanted
 from catalog.aws.failures import CODES, action_in, answer_to, cause_of, change_for, code_in
 from catalog.aws.images import login, root_gib, supported_families
 from catalog.aws.instance_types import counts, instance_types, nearest, price_date, price_region, quota_code
 from catalog.aws.preflight import Judgement, judge
 from catalog.aws.prices import answered_price, disks_and_address, price, price_lines
+from catalog.aws.rules import disks
 from catalog.models import SMOLLM2
 
 RECORDED: dict[str, list[dict[str, Any]]] = json.loads(
@@ -243,11 +246,7 @@ def test_a_model_that_is_spread_over_more_gpus_than_there_are_is_refused() -> No
 
 
 def test_weights_over_nine_tenths_of_the_memory_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from catalog.aws import memory  # noqa: PLC0415
-    from catalog.models import KnownModel  # noqa: PLC0415
-
-    large = {GEMMA: KnownModel(max_model_len=65536, tool_parser=None, vision=False, weights_gib=54.0)}
-    monkeypatch.setattr(memory, "KNOWN_MODELS", large)
+    monkeypatch.setattr(memory, "KNOWN_MODELS", {GEMMA: SimpleNamespace(weights_gib=54.0)})
     model = {"name": GEMMA, "context_tokens": 65536, "extra_args": {}}
     types = {"instance_types": ["g6.12xlarge"], "instance_type": "g6.12xlarge"}
     found = memory.memory_problem(wanted(**types, model=model)["model"], instance_types()["g6.12xlarge"])
@@ -439,7 +438,10 @@ def test_a_first_disk_under_the_images_own_is_refused_and_a_narrow_one_is_warned
     assert "root_disk_gib" not in told(wanted(root_disk_gib=105), EMPTY)
 
 
-def test_a_data_disk_that_does_not_hold_the_weights_is_refused_with_a_size_that_does() -> None:
+def test_a_data_disk_that_does_not_hold_the_weights_is_refused_with_a_size_that_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(disks, "KNOWN_MODELS", {GEMMA: SimpleNamespace(weights_gib=8.0)})
     (found,) = judge(wanted(data_disk_gib=13), EMPTY).problems
     assert "13 does not hold the 8 GiB" in found.cause
     assert problems(wanted(data_disk_gib=int(found.change.split()[3]))) == []
