@@ -443,7 +443,7 @@ def test_a_data_disk_that_does_not_hold_the_weights_is_refused_with_a_size_that_
 ) -> None:
     monkeypatch.setattr(disks, "KNOWN_MODELS", {GEMMA: SimpleNamespace(weights_gib=8.0)})
     (found,) = judge(wanted(data_disk_gib=13), EMPTY).problems
-    assert "13 does not hold the 8 GiB" in found.cause
+    assert "13 does not hold 8 GiB" in found.cause
     assert problems(wanted(data_disk_gib=int(found.change.split()[3]))) == []
 
 

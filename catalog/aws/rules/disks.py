@@ -77,7 +77,7 @@ def disks_are_large_enough(wanted: Wanted, account: Account) -> Findings:
     need = (model.weights_gib if model else 0) + CACHE_GIB
     if gib * USABLE < need:
         yield Problem(
-            f"seatable-vllm:machine.data_disk.gib: {gib} does not hold the {need - CACHE_GIB:.3g} GiB of weights of "
+            f"seatable-vllm:machine.data_disk.gib: {gib} does not hold {need - CACHE_GIB:.3g} GiB of weights of "
             f"{wanted['model']['name']} and {CACHE_GIB} GiB of caches",
             f"set it to {int(need / USABLE) + 1} or more",
         )
