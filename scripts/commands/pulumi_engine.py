@@ -12,6 +12,7 @@ from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_cli import workspace_environment
+from scripts.commands.pulumi_state import without
 from scripts.commands.stacks import PROJECT
 
 LOCK_PATIENCE_SECONDS = 1800
@@ -98,6 +99,21 @@ class PulumiEngine:
             empty = {**state.deployment, "resources": [], "pending_operations": []}
             stack.import_stack(automation.Deployment(version=state.version, deployment=empty))
         return len(resources)
+
+    def leave_docker(self) -> int:
+        """Forgets what runs on the machine's Docker, where the machine itself is about to go; how much that was.
+
+        A machine that was stopped could not be asked to remove it, and asking one that runs would be in vain.
+        """
+        stack = self._stack(create=False)
+        if stack is None:
+            return 0
+        self._wait_for_lock(stack, lambda _: None)
+        state = stack.export_stack()
+        deployment, left = without(state.deployment or {}, ("docker:", "pulumi:providers:docker"))
+        if left:
+            stack.import_stack(automation.Deployment(version=state.version, deployment=deployment))
+        return left
 
     def forget(self) -> None:
         """Removes the empty stack and its history, not its file."""
