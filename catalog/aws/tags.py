@@ -5,10 +5,6 @@ from collections.abc import Mapping
 PROJECT = "Project"
 STACK = "Stack"
 MANAGED_BY = "ManagedBy"
-ROLE = "Role"
-
-DATA_ROLE = "data"
-"""The role of the volume that outlives the instance."""
 
 REQUIRED = (PROJECT, STACK, MANAGED_BY)
 """What everything that can be tagged has."""

@@ -11,7 +11,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from catalog.aws.tags import DATA_ROLE, ROLE, tags_of
+from catalog.aws.tags import tags_of
 from rehearsal.stack_file import read_config
 from scripts.commands.errors import CommandError, failure
 from scripts.commands.stacks import PROJECT
@@ -19,11 +19,15 @@ from settings import AwsMachine, Settings
 
 if TYPE_CHECKING:
     from types_boto3_ec2.client import EC2Client
+    from types_boto3_ec2.type_defs import VolumeTypeDef
 
 MAY_NOT = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 """States of an instance that can serve again; the others are on their way out."""
+
+ROOT_DEVICES = ("/dev/sda1", "/dev/xvda")
+"""What EC2 calls the disk that an instance starts from."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,11 @@ class Aws:
         )
 
     def data_volume(self, stack: str) -> Volume | None:
-        """The stack's data volume; None where there is none."""
-        wanted = _by_tags({**tags_of(stack), ROLE: DATA_ROLE})
+        """The stack's data volume; None where there is none. An instance's own disk goes with it, and is none."""
+        wanted = _by_tags(tags_of(stack))
         with asking(f"for the data volume of {stack}", "ec2:DescribeVolumes"):
             pages = self.ec2.get_paginator("describe_volumes").paginate(Filters=wanted)  # type: ignore[arg-type]
-            found = [
-                each for page in pages for each in page["Volumes"] if each["State"] in ("in-use", "available")
-            ]
+            found = [each for page in pages for each in page["Volumes"] if _outlives_its_instance(each)]
         newest = max(found, key=lambda each: (each["State"] == "in-use", each["CreateTime"]), default=None)
         if newest is None:
             return None
@@ -93,7 +95,7 @@ class Aws:
 
     def snapshots(self, stack: str) -> list[str]:
         """Ids of the snapshots of the stack's data volume, the youngest first."""
-        wanted = _by_tags({**tags_of(stack), ROLE: DATA_ROLE})
+        wanted = _by_tags(tags_of(stack))
         with asking(f"for snapshots of {stack}", "ec2:DescribeSnapshots"):
             pages = self.ec2.get_paginator("describe_snapshots").paginate(
                 OwnerIds=["self"],
@@ -207,6 +209,12 @@ def _unreachable(error: BotoCoreError) -> CommandError:
         f"AWS cannot be asked: {error}",
         "give this computer AWS credentials (aws configure, or AWS_PROFILE) and a way to AWS's API",
     )
+
+
+def _outlives_its_instance(volume: "VolumeTypeDef") -> bool:
+    places = volume.get("Attachments", [])
+    own = any(place.get("DeleteOnTermination") or place.get("Device") in ROOT_DEVICES for place in places)
+    return volume["State"] in ("in-use", "available") and not own
 
 
 def _by_tags(tags: Mapping[str, str]) -> Sequence[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from moto import mock_aws
 
-from catalog.aws.tags import DATA_ROLE, ROLE, tags_of
+from catalog.aws.tags import tags_of
 from scripts.commands.aws import AwsStack, aws_stack
 from scripts.commands.stacks import stack_settings
 
@@ -66,17 +66,21 @@ def make_instance(stack: AwsStack, instance_type: str = "g6.xlarge", zone: str =
         MaxCount=1,
         InstanceType=instance_type,  # type: ignore[arg-type]
         Placement={"AvailabilityZone": zone},
-        TagSpecifications=[{"ResourceType": "instance", "Tags": _tags(stack)}],
+        # The instance's own disk gets the stack's tags too.
+        TagSpecifications=[
+            {"ResourceType": "instance", "Tags": _tags(stack)},
+            {"ResourceType": "volume", "Tags": _tags(stack)},
+        ],
+        BlockDeviceMappings=[{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 8, "DeleteOnTermination": True}}],
     )
     return made["Instances"][0]["InstanceId"]
 
 
 def make_volume(stack: AwsStack, zone: str, snapshot: str = "") -> str:
     """A data volume with the stack's tags; its id."""
-    tags = [*_tags(stack), {"Key": ROLE, "Value": DATA_ROLE}]
     of: Any = {"SnapshotId": snapshot} if snapshot else {}
     made = stack.aws.ec2.create_volume(
-        AvailabilityZone=zone, Size=8, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}], **of
+        AvailabilityZone=zone, Size=8, TagSpecifications=[{"ResourceType": "volume", "Tags": _tags(stack)}], **of
     )
     return made["VolumeId"]
 

@@ -289,6 +289,19 @@ def test_a_machine_that_is_there_is_never_moved_and_its_place_gets_into_the_file
     assert found.id == made
 
 
+def test_the_machines_own_disk_is_not_taken_for_the_data_volume(project: Path) -> None:
+    here = stack(project)
+    made = make_instance(here)
+    disks = here.aws.ec2.describe_volumes(Filters=[{"Name": "tag:Stack", "Values": ["gpu"]}])["Volumes"]
+    assert len(disks) == 1
+    assert here.aws.data_volume("gpu") is None
+    data = make_volume(here, "us-east-1a")
+    here.aws.ec2.attach_volume(VolumeId=data, InstanceId=made, Device="/dev/sdf")
+    found = here.aws.data_volume("gpu")
+    assert found is not None
+    assert found.id == data
+
+
 def test_a_data_volume_leaves_its_zone_alone_to_try(project: Path) -> None:
     volume = make_volume(stack(project), "us-east-1b")
     said: list[str] = []
