@@ -16,7 +16,7 @@ from settings.words import ClientName, EdgePort, ImageReference, Network, Port, 
 class Client(Tree):
     """Somebody who may use the endpoint: one key, valid from these networks alone."""
 
-    kind: Literal["seatable", "openai"]
+    kind: Literal["seatable", "openai", "picoclaw", "archi"]
     cidrs: Annotated[list[Network], Field(min_length=1)]
 
 

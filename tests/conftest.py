@@ -437,6 +437,13 @@ class FakeEndpoint:
             return Reply(200, chunks=[*events, "data: [DONE]\n\n"], headers={"content-type": "text/event-stream"})
         usage = {"prompt_tokens": length, "completion_tokens": tokens}
         choice = {"message": {"role": "assistant", "content": "OK"}, "finish_reason": "length"}
+        if isinstance(forced := wanted.get("tool_choice"), dict):
+            (tool,) = wanted["tools"]
+            schema = tool["function"]["parameters"]["properties"]
+            call = {"name": forced["function"]["name"],
+                    "arguments": json.dumps({name: each["enum"][0] for name, each in schema.items()})}  # fmt: skip
+            message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
+            choice = {"message": message, "finish_reason": "stop"}
         return Reply(200, json.dumps({"choices": [choice], "usage": usage}))
 
 

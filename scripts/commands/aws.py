@@ -166,6 +166,20 @@ class AwsStack:
         )
 
 
+def what_stays(stack: AwsStack) -> list[str]:
+    """What of a removed stack is still on the bill, each with the command that ends it."""
+    aws = stack.aws
+    try:
+        volume, snapshots = aws.data_volume(stack.name), aws.snapshots(stack.name)
+    except CommandError as error:
+        return [f"whether a data volume or a snapshot stays on the bill could not be seen:\n{error}"]
+    found = [(f"{each} (a snapshot of the data)", f"delete-snapshot --snapshot-id {each}") for each in snapshots]
+    if volume:
+        what = f"{volume.id} (the data volume, {volume.gib} GiB in {volume.zone})"
+        found.append((what, f"delete-volume --volume-id {volume.id}"))
+    return [f"stays on the bill: {what}; aws ec2 --region {aws.region} {end}" for what, end in found]
+
+
 def aws_stack(stack: str, settings: Settings, project: Path = PROJECT) -> AwsStack | None:
     """The stack where its machine is made on AWS, else None. CommandError where no region is named."""
     if not isinstance(settings.machine, AwsMachine):

@@ -4,17 +4,18 @@ import argparse
 import contextlib
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import docker
 
 from components.machine.local_docker import local_docker_host
-from scripts.commands.aws import AwsStack, aws_stack
+from components.renewal import forget_timer
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine
-from scripts.commands.errors import CommandError, failure
+from scripts.commands.errors import failure
 from scripts.commands.places import DOCKER_SECONDS, FOLDERS, Host, MachineAway, host_of, purge_program
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, stack_settings
@@ -39,9 +40,6 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
-    on_aws = aws_stack(options.stack, settings)
-    if on_aws:
-        return _down_on_aws(on_aws, options.purge, terminal)
     host = host_of(options.stack, settings)
     if host is None:
         return _down_here(options.stack, data_dir(options.stack, settings), options.purge, terminal)
@@ -59,6 +57,7 @@ def _down_here(stack: str, data: Path, purge: bool, terminal: Terminal) -> int:
     ensure_docker(terminal)
     client = docker.DockerClient(base_url=local_docker_host(), timeout=DOCKER_SECONDS)
     removed, engine = _remove(stack, DockerState(client, stack, str(data)), terminal)
+    subprocess.run(["bash", "-s"], input=forget_timer(certificate_timer(stack)), text=True, check=False)
     for folder in HOLDS_KEYS:
         shutil.rmtree(data / folder, ignore_errors=True)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
@@ -85,7 +84,8 @@ def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:
                 f"start it there, or, if the machine is of no use any more: scripts/down {stack} --machine-gone",
             )
         removed, engine = _remove(stack, here, terminal)
-    host.run(purge_program(host.data, FOLDERS if purge else HOLDS_KEYS), terminal.line)
+    timer = forget_timer(certificate_timer(stack))
+    host.run(timer + purge_program(host.data, FOLDERS if purge else HOLDS_KEYS), terminal.line)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if purge:
         _forget_state(stack, engine)
@@ -96,38 +96,6 @@ def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:
             f"scripts/down {stack} --purge removes it"
         )
     return 0
-
-
-def _down_on_aws(stack: AwsStack, purge: bool, terminal: Terminal) -> int:
-    """The end of a machine that this program made, whether it runs, is stopped, or answers no more."""
-    engine = engine_of(stack.name)
-    removed = 0
-    if isinstance(engine, PulumiEngine):
-        with terminal.step(f"removing {stack.name} ({engine.name})") as step:
-            # All of it goes with the machine, and its disks.
-            removed = engine.leave_docker()
-            removed += engine.down(step.say)
-    terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack.name} was there")
-    for line in what_stays(stack):
-        terminal.line(line)
-    if purge:
-        _forget_state(stack.name, engine)
-    return 0
-
-
-def what_stays(stack: AwsStack) -> list[str]:
-    """What of a removed stack is still on the bill, each with the command that ends it."""
-    aws = stack.aws
-    try:
-        volume, snapshots = aws.data_volume(stack.name), aws.snapshots(stack.name)
-    except CommandError as error:
-        return [f"whether a data volume or a snapshot stays on the bill could not be seen:\n{error}"]
-    lines = [f"stays on the bill: {each} (a snapshot of the data)" for each in snapshots]
-    ends = [f"aws ec2 delete-snapshot --region {aws.region} --snapshot-id {each}" for each in snapshots]
-    if volume:
-        lines.append(f"stays on the bill: {volume.id} (the data volume, {volume.gib} GiB in {volume.zone})")
-        ends.append(f"aws ec2 delete-volume --region {aws.region} --volume-id {volume.id}")
-    return [f"{line}; without it: {end}" for line, end in zip(lines, ends, strict=True)]
 
 
 def _forget(stack: str, host: Host, why: str, purge: bool, terminal: Terminal) -> int:
@@ -152,6 +120,11 @@ def _remove(stack: str, here: DockerState, terminal: Terminal) -> tuple[int, Eng
         with terminal.step(f"removing {stack} ({engine.name})") as step:
             removed = engine.down(step.say)
     return removed + here.remove_unknown(set(), terminal.line), engine
+
+
+def certificate_timer(stack: str) -> str:
+    """Name of the timer that renews the stack's certificate, where it has one."""
+    return f"seatable-vllm-{stack}-certificate"
 
 
 def _forget_state(stack: str, engine: Engine | None) -> None:

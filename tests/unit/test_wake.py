@@ -1,4 +1,4 @@
-"""Unit tier: a stopped machine on AWS is started before a deployment, and goes when its stack does.
+"""Unit tier: a stopped machine on AWS is started before a deployment; what is left of a stack is told.
 
 moto's EC2 runs in this process; where it has no answer like EC2's (no capacity at a start, a stop that takes long)
 the answer is scripted. Does NOT prove how long a start takes, nor that anything runs on the machine afterwards.
@@ -6,7 +6,6 @@ the answer is scripted. Does NOT prove how long a start takes, nor that anything
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from scripts.commands import down
-from scripts.commands.aws import Instance
+from catalog.aws.tags import tags_of
+from scripts.commands.aws import Instance, what_stays
 from scripts.commands.errors import CommandError
-from scripts.commands.pulumi_state import without
 from scripts.commands.terminal import Terminal
 from scripts.commands.wake import LOOK_SECONDS, PATIENCE_SECONDS, wake
 from tests.unit.aws_support import account, again, make_instance, make_volume, stack
@@ -134,82 +132,23 @@ def test_what_else_keeps_it_from_starting_is_said_as_aws_says_it(
 # Its end
 
 
-class Engine:
-    """An engine that destroys nothing and remembers what it was asked."""
-
-    name = "pulumi"
-
-    def __init__(self) -> None:
-        self.asked: list[str] = []
-
-    def leave_docker(self) -> int:
-        self.asked.append("leave docker")
-        return 5
-
-    def down(self, say: object) -> int:
-        self.asked.append("down")
-        return 20
-
-
-def test_down_asks_nothing_of_a_machine_that_is_about_to_go(
-    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_stays_on_the_bill_is_told_with_what_ends_it(project: Path) -> None:
     here = stack(project)
-    here.aws.ec2.stop_instances(InstanceIds=[make_instance(here)])
+    assert what_stays(here) == []
+    make_instance(here)
     volume = make_volume(here, "us-east-1a")
-    engine = Engine()
-    monkeypatch.setattr(down, "PulumiEngine", Engine)
-    monkeypatch.setattr(down, "engine_of", lambda *_: engine)
-    monkeypatch.setattr(down, "stack_settings", lambda *_: None)
-    monkeypatch.setattr(down, "aws_stack", lambda *_: here)
-    monkeypatch.setattr(down, "host_of", lambda *_: pytest.fail("the machine was to be reached"))
-    assert down.main(["gpu"]) == 0
-    assert engine.asked == ["leave docker", "down"]
-    told = capsys.readouterr().err
-    assert "25 resources removed" in told
-    assert f"stays on the bill: {volume} (the data volume, 8 GiB in us-east-1a)" in told
-    assert f"aws ec2 delete-volume --region us-east-1 --volume-id {volume}" in told
-
-
-URN = "urn:pulumi:gpu::seatable-vllm::"
-
-
-def test_a_state_without_docker_names_nothing_that_is_not_in_it() -> None:
-    container, provider = f"{URN}docker:index/container:Container::engine", f"{URN}pulumi:providers:docker::docker"
-    ready = f"{URN}command:local:Command::ready"
-    deployment = {
-        "manifest": {"time": "now"},
-        "resources": [
-            {"urn": f"{URN}pulumi:pulumi:Stack::gpu", "type": "pulumi:pulumi:Stack"},
-            {"urn": ready, "type": "command:local:Command", "dependencies": []},
-            {"urn": provider, "type": "pulumi:providers:docker", "dependencies": [ready]},
+    snapshot = here.aws.ec2.create_snapshot(
+        VolumeId=volume,
+        TagSpecifications=[
             {
-                "urn": container,
-                "type": "docker:index/container:Container",
-                "provider": f"{provider}::1",
-                "dependencies": [ready],
-            },
-            {
-                "urn": f"{URN}command:local:Command::gate",
-                "type": "command:local:Command",
-                "dependencies": [container, ready],
-                "propertyDependencies": {"stdin": [container], "triggers": [ready, container], "create": None},
-                "deletedWith": container,
-            },
-            {"urn": f"{URN}aws:ec2/instance:Instance::vm", "type": "aws:ec2/instance:Instance"},
+                "ResourceType": "snapshot",
+                "Tags": [{"Key": key, "Value": value} for key, value in tags_of("gpu").items()],
+            }
         ],
-        "pending_operations": [
-            {"type": "creating", "resource": {"urn": container, "type": "docker:index/container:Container"}},
-            {"type": "creating", "resource": {"urn": ready, "type": "x", "dependencies": [container]}},
-        ],
-    }
-    left, gone = without(deployment, ("docker:", "pulumi:providers:docker"))
-    assert gone == 2
-    assert "docker" not in json.dumps(left)
-    gate = left["resources"][2]
-    assert gate["dependencies"] == [ready]
-    assert gate["propertyDependencies"] == {"stdin": [], "triggers": [ready], "create": []}
-    assert [item["type"] for item in left["resources"]] == [
-        "pulumi:pulumi:Stack", "command:local:Command", "command:local:Command", "aws:ec2/instance:Instance",
-    ]  # fmt: skip
-    assert left["manifest"] == {"time": "now"}
+    )["SnapshotId"]
+    assert what_stays(here) == [
+        f"stays on the bill: {snapshot} (a snapshot of the data); "
+        f"aws ec2 --region us-east-1 delete-snapshot --snapshot-id {snapshot}",
+        f"stays on the bill: {volume} (the data volume, 8 GiB in us-east-1a); "
+        f"aws ec2 --region us-east-1 delete-volume --volume-id {volume}",
+    ]
