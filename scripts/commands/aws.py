@@ -1,4 +1,7 @@
-"""A stack on AWS as the commands see it: its instance, its data volume, what the region offers."""
+"""A stack on AWS as the commands see it: its instance, its data volume, what the region offers.
+
+boto3 takes a third of a second to load, which no other stack is to wait for: it is imported where AWS is asked.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -6,10 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 from catalog.aws.tags import tags_of
 from rehearsal.stack_file import read_config
@@ -140,6 +139,10 @@ class Aws:
     @cached_property
     def ec2(self) -> "EC2Client":
         """The client; a start that meets no capacity is to say so, and not to be tried for minutes."""
+        import boto3  # noqa: PLC0415
+        from botocore.config import Config  # noqa: PLC0415
+        from botocore.exceptions import BotoCoreError  # noqa: PLC0415
+
         try:
             session = boto3.Session(region_name=self.region, profile_name=self._profile)
             return session.client("ec2", config=Config(retries={"mode": "standard", "total_max_attempts": 3}))
@@ -188,6 +191,8 @@ def aws_stack(stack: str, settings: Settings, project: Path = PROJECT) -> AwsSta
 
 
 def _region_of(stack: str, project: Path) -> Aws:
+    import boto3  # noqa: PLC0415
+
     config = read_config(stack, project)
     profile = config.get("aws:profile")
     region = config.get("aws:region") or boto3.Session().region_name
@@ -202,6 +207,8 @@ def _region_of(stack: str, project: Path) -> Aws:
 @contextmanager
 def asking(what: str, permission: str) -> Iterator[None]:
     """Tells a refused request in words. what: what AWS was asked. permission: what the credentials need for it."""
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+
     try:
         yield
     except ClientError as error:
@@ -218,7 +225,7 @@ def asking(what: str, permission: str) -> Iterator[None]:
         raise _unreachable(error) from None
 
 
-def _unreachable(error: BotoCoreError) -> CommandError:
+def _unreachable(error: Exception) -> CommandError:
     return failure(
         f"AWS cannot be asked: {error}",
         "give this computer AWS credentials (aws configure, or AWS_PROFILE) and a way to AWS's API",
