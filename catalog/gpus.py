@@ -49,14 +49,19 @@ _GPUS = {
 """Compute capabilities: NVIDIA's table of CUDA GPUs. T4: 14.56 GiB seen by CUDA, with error correction on."""
 
 
+_ADORNMENT = r"^NVIDIA | SXM.*$| Blackwell Server Edition$"
+
+
 class UnknownGpuError(ValueError):
     """A GPU that is not in the table. The text says how to describe it."""
 
 
 def gpu(name: str, memory_mib: int, capability: float, *, nvlink: bool) -> Gpu:
     """A GPU as EC2's API or nvidia-smi describes it: memory in MiB."""
-    known = next((row for each, row in _GPUS.items() if each in ("T4", "T4G") and name.endswith(each)), None)
-    return Gpu(name, int((known[1] if known else memory_mib) * CUDA_SHARE), capability, nvlink)
+    short = re.sub(_ADORNMENT, "", name)
+    # With error correction a T4 has less than EC2's API says, and much less than other GPUs lose.
+    memory = _GPUS[short][1] if short in ("T4", "T4G") else memory_mib
+    return Gpu(short, int(memory * CUDA_SHARE), capability, nvlink)
 
 
 def parse_gpu(text: str) -> tuple[Gpu, int]:

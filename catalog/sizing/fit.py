@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,6 +92,8 @@ class Fit:
     pipeline_parallel: int
     kv: KvPlan | None
     """How the cache is laid out; None where the GPUs cannot run the model at all."""
+    options: Mapping[str, Any]
+    """What `model.extra_args` has to have for it: parallel sizes, and the type of old GPUs."""
 
     def users_at(self, length: int) -> int:
         """Requests of so many tokens that are held at once."""
@@ -115,7 +117,7 @@ def fits(
     ranks, stages = question.sizes
     if refused := question.refusal():
         nothing = MemorySplit(0, 0, 0, gpu.memory_bytes)
-        return Fit(False, refused, (), 0, 0.0, nothing, ranks, stages, None)
+        return Fit(False, refused, (), 0, 0.0, nothing, ranks, stages, None, {})
     found = question.measured()
     return found if found.fits else replace(found, levers=tuple(_levers(question, found)))
 
@@ -207,7 +209,16 @@ class _Question:
             tensor_parallel=ranks,
             pipeline_parallel=stages,
             kv=kv,
+            options=self._options(),
         )
+
+    def _options(self) -> dict[str, Any]:
+        ranks, stages = self.sizes
+        return {
+            **({"tensor-parallel-size": ranks} if ranks > 1 else {}),
+            **({"pipeline-parallel-size": stages} if stages > 1 else {}),
+            **({"dtype": "half"} if self.gpu.capability < BF16_CAPABILITY else {}),
+        }
 
     def with_(self, **changed: Any) -> _Question:
         """The same question with other options of vLLM."""
