@@ -27,6 +27,7 @@ from catalog.sizing import (
     plan,
 )
 from catalog.sizing.kv import stage_borders
+from tests.sizing_combinations import COMBINATIONS, Combination
 
 KIB = 1 << 10
 L4 = parse_gpu("L4 24")[0]
@@ -278,3 +279,14 @@ def test_a_gpu_that_is_not_in_the_table_can_be_described() -> None:
     with pytest.raises(UnknownGpuError, match="NAME GB CAPABILITY"):
         parse_gpu("Voodoo 3")
     assert parse_gpu("Voodoo 32 8.9")[0].capability == 8.9
+
+
+@pytest.mark.parametrize("asked", COMBINATIONS, ids=str)
+def test_a_model_fits_its_gpus_or_the_first_lever_is_named(asked: Combination) -> None:
+    fit = asked.fit()
+    assert (fit.fits, fit.levers[0].name if fit.levers else None) == (asked.fits, asked.lever), fit.why
+
+
+def test_the_combinations_are_many_and_of_both_kinds() -> None:
+    assert len(COMBINATIONS) >= 30
+    assert 10 < sum(asked.fits for asked in COMBINATIONS) < len(COMBINATIONS) - 10
