@@ -1,4 +1,4 @@
-"""Models, GPUs and lengths with the verdict on each: asked of the forecast (unit) and of vLLM's own rule (live)."""
+"""Models, GPUs and lengths with the verdict on each: for the forecast (unit) and for vLLM's own rule (live)."""
 
 from __future__ import annotations
 
