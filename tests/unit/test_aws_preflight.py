@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from catalog.aws import memory
-from catalog.aws.account import ADDRESS_QUOTA, Account, Unanswered, Wanted
+from catalog.aws.account import ADDRESS_QUOTA, Account, Unanswered, Wanted, WantedModel
 from catalog.aws.failures import CODES, action_in, answer_to, cause_of, change_for, code_in
 from catalog.aws.images import login, root_gib, supported_families
 from catalog.aws.instance_types import counts, instance_types, nearest, price_date, price_region, quota_code
+from catalog.aws.memory import memory_problem
 from catalog.aws.preflight import Judgement, judge
 from catalog.aws.prices import answered_price, disks_and_address, price, price_lines
 from catalog.aws.rules import disks
@@ -245,16 +245,19 @@ def test_a_model_that_is_spread_over_more_gpus_than_there_are_is_refused() -> No
     ]
 
 
-def test_weights_over_nine_tenths_of_the_memory_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "KNOWN_MODELS", {GEMMA: SimpleNamespace(weights_gib=54.0)})
-    model = {"name": GEMMA, "context_tokens": 65536, "extra_args": {}}
-    types = {"instance_types": ["g6.12xlarge"], "instance_type": "g6.12xlarge"}
-    found = memory.memory_problem(wanted(**types, model=model)["model"], instance_types()["g6.12xlarge"])
+def test_a_model_that_does_not_fit_is_refused_in_the_words_of_the_forecast() -> None:
+    model: WantedModel = {"name": "Qwen/Qwen2.5-14B-Instruct", "context_tokens": 8192, "extra_args": {}}
+    found = memory_problem(model, instance_types()["g6.xlarge"])
     assert found is not None
-    assert "20.1 GiB" in found[0]
-    assert "4 GPUs" in found[1]
+    assert "does not fit 1 GPU of g6.xlarge: weights" in found[0]
+    assert "pipeline-parallel-size" in found[1]
     model["extra_args"] = {"tensor-parallel-size": 4}
-    assert memory.memory_problem(wanted(model=model)["model"], instance_types()["g6.12xlarge"]) is None
+    assert memory_problem(model, instance_types()["g6.12xlarge"]) is None
+
+
+def test_a_model_that_nobody_knows_is_let_through() -> None:
+    unknown: WantedModel = {"name": "owner/new-model", "context_tokens": 8192, "extra_args": {}}
+    assert memory_problem(unknown, instance_types()["g4dn.xlarge"]) is None
 
 
 # Zones
