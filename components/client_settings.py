@@ -8,6 +8,7 @@ import pulumi
 from clients.blocks import KEYLESS, NEEDS_TOOLS, blocks, own_blocks
 from clients.endpoint import ClientEndpoint
 from components.certificates import Certificates
+from components.dns import Dns
 from components.edge import Edge
 from components.inference import Inference
 from components.keys import Keys
@@ -35,6 +36,8 @@ class ClientSettingsArgs(TypedDict):
     """Each client's keys; the newest one is handed out."""
     readiness: Readiness
     """Nothing is handed out before the endpoint is proved."""
+    dns: Dns | None
+    """The endpoint's name where the program sees to it, or None."""
 
 
 class ClientSettings(pulumi.ComponentResource):
@@ -50,7 +53,7 @@ class ClientSettings(pulumi.ComponentResource):
             None,
             pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[args["readiness"]])),
         )
-        settings, machine, edge = args["settings"], args["machine"], args["edge"]
+        settings, machine, edge, dns = args["settings"], args["machine"], args["edge"], args["dns"]
         self._warn_of_missing_tools(settings)
         per_client = {client: self._texts(client, args) for client in settings.clients}
         proved = args["readiness"].proved.urn
@@ -67,7 +70,9 @@ class ClientSettings(pulumi.ComponentResource):
                 "address": machine.address,
                 "identity": machine.identity,
                 "device": machine.device,
+                **machine.facts,
             },
+            **({"dns": {"made": dns.made, "records": dns.records}} if dns else {}),
             **_tunnel(settings, machine),
             "clients": pulumi.Output.all(**per_client),
             **_certificate(settings, args["certificates"]),

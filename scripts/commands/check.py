@@ -49,8 +49,8 @@ def reaching(stack: str, settings: Settings, target: Target) -> Iterator[Target]
 
     CommandError where the client may not come from the tunnel's other end.
     """
-    host = host_of(stack, settings)
-    if host is None or settings.domain:
+    host = None if settings.domain else host_of(stack, settings)
+    if host is None:
         yield target
         return
     if target.source != TUNNEL_END:

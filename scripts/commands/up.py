@@ -24,7 +24,7 @@ from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
-from scripts.commands.places import Host, host_of, reached
+from scripts.commands.places import Host, NotMade, host_of, reached
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
@@ -70,11 +70,11 @@ def main(arguments: list[str]) -> int:
     on_aws = aws_stack(options.stack, settings)
     if on_aws:
         wake(on_aws, terminal)
-    host = host_of(options.stack, settings)
+    host = present_host(options.stack, settings)
     if host and options.machine_replaced:
         host.forget_host_key()
     with reached(options.stack, settings, host, terminal, options.patience) as here:
-        if host is None:
+        if settings.machine.kind == "local":
             obtain_what_cannot_be_pulled(options.stack, settings, terminal)
         before = engine_of(options.stack, here)
         if here:
@@ -86,9 +86,18 @@ def main(arguments: list[str]) -> int:
             outcome = deploy_somewhere(on_aws, lambda: deploy(engine, options.stack, terminal), terminal.line)
         else:
             outcome = deploy(engine, options.stack, terminal)
-    prove(options.stack, settings, host, outcome, terminal)
+    # Another one than before, where the program has made it anew.
+    prove(options.stack, settings, present_host(options.stack, settings), outcome, terminal)
     tell(options.stack, outcome, terminal)
     return 0
+
+
+def present_host(stack: str, settings: Settings) -> Host | None:
+    """The machine behind SSH; None for this computer, and for a machine that is yet to be made."""
+    try:
+        return host_of(stack, settings)
+    except NotMade:
+        return None
 
 
 def _seconds(text: str) -> int:

@@ -455,7 +455,7 @@ def test_another_machine_gets_other_containers(record_program: RecordProgram, lo
 
 
 def test_two_stacks_share_no_name_port_or_folder(record_program: RecordProgram) -> None:
-    first, second = (record_program(name) for name in ("local", "dev"))
+    first, second = (record_program(name) for name in ("local", "second"))
     for name in (ENGINE, EDGE):
         one, other = first.one(name).inputs, second.one(name).inputs
         assert one["name"] != other["name"]
@@ -600,7 +600,7 @@ def test_no_output_that_everybody_may_see_holds_a_key(up: Recorded) -> None:
 
 
 def test_every_client_gets_its_own_key_and_the_texts_of_its_kind(record_program: RecordProgram) -> None:
-    recorded = record_program("dev")
+    recorded = record_program("second")
     clients = recorded.outputs["clients"].value
     assert {name: texts_["key"] for name, texts_ in clients.items()} == {
         name: recorded.keys[f"keys-{name}-1"] for name in ("seatable", "agents")
@@ -721,7 +721,7 @@ def test_the_reference_of_the_image_is_told(up: Recorded) -> None:
 
 def test_the_effective_list_of_allowed_addresses_is_told(record_program: RecordProgram) -> None:
     # consumers.md section 7: "effective allow-list".
-    found = set(texts(public_outputs(record_program("dev"))))
+    found = set(texts(public_outputs(record_program("second"))))
     assert {"127.0.0.1/32", "127.0.0.2/32"} <= {word for text in found for word in re.split(r"[\s,]+", text)}
 
 

@@ -33,18 +33,23 @@ def _parts(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def setting_names() -> set[str]:
-    """Every setting with its path, as the README writes it."""
-    names = set(SECRETS)
-    for name, field in Settings.model_fields.items():
+def _names(tree: type[BaseModel], above: str = "") -> set[str]:
+    """The paths of all settings of a tree, without the trees themselves."""
+    names = set()
+    for name, field in tree.model_fields.items():
         kinds = [
             kind for kind in _parts(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)
         ]
         for kind in kinds:
-            names |= {f"{name}.{inner}" for inner in kind.model_fields}
+            names |= _names(kind, f"{above}{name}.")
         if not kinds:
-            names.add(name)
-    names.remove("clients")
+            names.add(f"{above}{name}")
+    return names
+
+
+def setting_names() -> set[str]:
+    """Every setting with its path, as the README writes it."""
+    names = {*SECRETS, *_names(Settings)} - {"clients"}
     return names | {f"clients.<name>.{inner}" for inner in Client.model_fields}
 
 
