@@ -187,10 +187,11 @@ def aws_stack(stack: str, settings: Settings, project: Path = PROJECT) -> AwsSta
     """The stack where its machine is made on AWS, else None. CommandError where no region is named."""
     if not isinstance(settings.machine, AwsMachine):
         return None
-    return AwsStack(stack, settings.machine, _region_of(stack, project), project)
+    return AwsStack(stack, settings.machine, region_of(stack, project), project)
 
 
-def _region_of(stack: str, project: Path) -> Aws:
+def region_of(stack: str, project: Path = PROJECT) -> Aws:
+    """The region that the stack's file names. CommandError where neither it nor the environment does."""
     import boto3  # noqa: PLC0415
 
     config = read_config(stack, project)

@@ -5,6 +5,7 @@ Does NOT prove that the scheduler stops anything, nor that a budget sees the tag
 
 from __future__ import annotations
 
+import contextvars
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -43,7 +44,11 @@ class Recorder(mocks.Mocks):
 
 
 def asked_for(settings: Mapping[str, Any], arn: str = ARN) -> Mapping[str, Mapping[str, Any]]:
-    """The inputs of what the component makes, by type."""
+    """The inputs of what the component makes, by type. Pulumi's state is left as it was."""
+    return contextvars.copy_context().run(_asked_for, settings, arn)
+
+
+def _asked_for(settings: Mapping[str, Any], arn: str) -> Mapping[str, Mapping[str, Any]]:
     recorder = Recorder()
     mocks.set_mocks(recorder, project="seatable-vllm", stack="dev", preview=False)
 
