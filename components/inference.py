@@ -151,6 +151,7 @@ class Inference(pulumi.ComponentResource):
                 context_tokens=model.context_tokens,
                 tool_parser=model.parser,
                 extra_args=model.extra_args,
+                preset=model.preset,
                 engine_key=known["key"],
                 device=known["device"],
             )

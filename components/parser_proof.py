@@ -19,8 +19,11 @@ OTHER_TOKENIZER = frozenset({"tokenizer", "tokenizer-revision", "trust-remote-co
 
 
 def can_be_proved(model: Model) -> bool:
-    """Whether there is a parser, and the tokenizer that it has to suit is known."""
-    return model.parser is not None and not OTHER_TOKENIZER & set(model.extra_args)
+    """Whether a parser was chosen by hand, and the tokenizer that it has to suit is known.
+
+    The catalogue's own choices have been tried; asking vLLM again would make every start some ten seconds longer.
+    """
+    return model.tool_parser not in (None, "none") and not OTHER_TOKENIZER & set(model.extra_args)
 
 
 class ParserProofArgs(TypedDict):

@@ -11,6 +11,7 @@ import docker
 
 from components.machine.local_docker import local_docker_host
 from components.renewal import forget_timer
+from scripts.commands.aws import AwsStack, region_of, what_stays
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
@@ -95,6 +96,8 @@ def _down_at_aws(stack: str, machine: AwsMachine, purge: bool, terminal: Termina
     if removed and machine.data_disk.at_end != "delete":
         kept = "the data volume" if machine.data_disk.at_end == "retain" else "a snapshot of the data volume"
         terminal.line(f"kept at AWS, and paid for: {kept} (tag Stack={stack})")
+        for line in what_stays(AwsStack(stack, machine, region_of(stack))):
+            terminal.line(line)
     if purge:
         _forget_state(stack, engine)
     return 0

@@ -17,6 +17,8 @@ from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
+from scripts.commands.aws import aws_stack
+from scripts.commands.capacity import deploy_somewhere
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
@@ -28,6 +30,7 @@ from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
 from scripts.commands.target import client_target
 from scripts.commands.terminal import Terminal, print_block
+from scripts.commands.wake import wake
 from settings import Settings
 
 HUB = "https://huggingface.co"
@@ -64,6 +67,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
+    on_aws = aws_stack(options.stack, settings)
+    if on_aws:
+        wake(on_aws, terminal)
     host = present_host(options.stack, settings)
     if host and options.machine_replaced:
         host.forget_host_key()
@@ -76,7 +82,10 @@ def main(arguments: list[str]) -> int:
         engine = choose_engine(options.stack, here, before, options.rehearse, terminal)
         for name in here.stopped() if here else ():
             terminal.line(f"{name} does not run; starting it again")
-        outcome = deploy(engine, options.stack, terminal)
+        if on_aws:
+            outcome = deploy_somewhere(on_aws, lambda: deploy(engine, options.stack, terminal), terminal.line)
+        else:
+            outcome = deploy(engine, options.stack, terminal)
     # Another one than before, where the program has made it anew.
     prove(options.stack, settings, present_host(options.stack, settings), outcome, terminal)
     tell(options.stack, outcome, terminal)

@@ -277,12 +277,13 @@ def test_a_stack_is_taken_down_without_asking_its_machine(
     engine = SimpleNamespace(name="pulumi", down=lambda _: 70)
     monkeypatch.setattr(down, "engine_of", lambda *_: engine)
     monkeypatch.setattr(down, "host_of", lambda *_: pytest.fail("the machine was asked"))
+    monkeypatch.setattr(down, "what_stays", lambda _: ["stays on the bill: snap-1"])
     disk = {"data_disk": {"at_end": "snapshot"}}
     monkeypatch.setattr(down, "stack_settings", lambda _: settings({**AWS, **disk}))
     assert down.main(["dev"]) == 0
     told = "".join(capsys.readouterr())
     assert "70 resources removed" in told
-    assert "a snapshot of the data volume (tag Stack=dev)" in told
+    assert "a snapshot of the data volume (tag Stack=dev)\nstays on the bill: snap-1" in told
 
 
 def test_the_rehearsal_refuses_aws_in_one_line_before_anything_happens(tmp_path: Path) -> None:

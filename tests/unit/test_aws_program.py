@@ -427,6 +427,8 @@ def test_the_zone_that_nobody_asked_for_is_never_changed(record: RecordAws) -> N
     assert list(free.request.ignoreChanges) == ["availabilityZone"]
     assert (named.inputs["availabilityZone"], list(named.request.ignoreChanges)) == ("eu-central-1b", [])
     assert placed.inputs["availabilityZone"] == "eu-central-1c"
+    # The next zone's subnet has the same addresses, and EC2 takes no two such subnets.
+    assert placed.request.deleteBeforeReplace
 
 
 def test_the_machine_is_of_the_type_that_it_has_landed_in(record: RecordAws) -> None:

@@ -76,14 +76,18 @@ def test_the_question_sees_the_models_alone_and_has_no_network(fake_command: Fak
 @pytest.mark.parametrize(
     ("changes", "provable"),
     [
-        ({}, True),
-        ({"extra_args": {"max-num-seqs": 8}}, True),
+        ({}, False),
+        ({"tool_parser": "mistral"}, True),
+        ({"tool_parser": "mistral", "extra_args": {"max-num-seqs": 8}}, True),
         ({"tool_parser": "none"}, False),
-        ({"extra_args": {"tokenizer": "other/tokenizer"}}, False),
-        ({"extra_args": {"trust-remote-code": True}, "revision": "a" * 40}, False),
+        ({"tool_parser": "mistral", "extra_args": {"tokenizer": "other/tokenizer"}}, False),
+        (
+            {"tool_parser": "mistral", "extra_args": {"trust-remote-code": True}, "revision": "a" * 40},
+            False,
+        ),
     ],
 )
-def test_nothing_is_asked_without_a_parser_or_of_another_tokenizer(
+def test_only_a_parser_chosen_by_hand_is_asked_about_and_only_for_the_models_own_tokenizer(
     changes: dict[str, Any], provable: bool
 ) -> None:
     assert can_be_proved(Model(**changes)) is provable

@@ -1,1 +1,1 @@
-"""A GPU machine on AWS: made here, part by part, and from then on a machine that SSH reaches."""
+"""A GPU machine on AWS: its network, firewall, disks, address and instance."""

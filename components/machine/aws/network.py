@@ -79,7 +79,10 @@ class Network(pulumi.ComponentResource):
             tags=args["tags"],
             # The first zone by name that offers the type may be another one tomorrow, and must move nothing.
             opts=pulumi.ResourceOptions(
-                parent=self, ignore_changes=["availabilityZone"] if args["zone_is_free"] else None
+                parent=self,
+                ignore_changes=["availabilityZone"] if args["zone_is_free"] else None,
+                # It has the whole network's addresses: where the machine is tried in another zone, it goes first.
+                delete_before_replace=True,
             ),
         )
         gateway = aws.ec2.InternetGateway(
