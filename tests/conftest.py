@@ -31,6 +31,7 @@ from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
 from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import Stack
 
+from catalog.aws.preflight import Offer
 from rehearsal.run import stack_config
 
 # An Output that is formatted into a text yields a help text in place of the value; here it raises.
@@ -252,6 +253,26 @@ class RecordProgram(Protocol):
         """
 
 
+def offer(wanted: Mapping[str, Any]) -> Offer:
+    """What an account that has everything says to a request."""
+    return {
+        "account": "123456789012",
+        "region": wanted["region"],
+        "zone": next(iter(wanted["zones"]), f"{wanted['region']}a"),
+        "instance_type": wanted["instance_type"],
+        "ami": wanted["ami"] or AMI,
+        "ami_root_gib": 75,
+        "login": "ubuntu",
+        "vcpus": 4,
+        "gpu": None,
+        "hosted_zone_id": None,
+        "price_per_hour": 0.8,
+        "price_date": "2026-07-20",
+        "price_region": "us-east-1",
+        "disks_and_address_per_month": 32.0,
+    }
+
+
 class _Provider(mocks.Mocks):
     """Answers like the providers do; in a preview it knows no more than the inputs."""
 
@@ -262,8 +283,10 @@ class _Provider(mocks.Mocks):
     def call(self, args: mocks.MockCallArgs) -> Any:
         if args.token in FOUND_AT_AWS:
             return dict(FOUND_AT_AWS[args.token])
-        # Looks at a machine: which one it is, and whether its weights were lost; all else must come of resources.
+        # Looks: the account, which machine it is, whether its weights were lost; all else must come of resources.
         assert args.token == "command:local:run", f"the program calls {args.token}"
+        if args.args["command"].endswith("-m aws_account.preflight"):
+            return {"stdout": json.dumps(offer(json.loads(args.args["stdin"]))), "stderr": ""}
         looks_for_weights = "/models/.lost/" in str(args.args["stdin"])
         return {"stdout": "0" if looks_for_weights else json.dumps(SEEN_MACHINE), "stderr": ""}
 
