@@ -34,6 +34,7 @@ def machine_for(settings: Settings) -> Machine:
             "gpus": settings.machine.gpus,
             "edge_port": settings.ports.edge,
             "engine_port": settings.ports.engine,
+            "loopback_port": settings.ports.loopback,
         },
     )
 
@@ -53,5 +54,6 @@ def _remote_host(settings: Settings, machine: HostMachine, stack: str) -> Remote
             "weights_mib": int(known.weights_gib * 1024) if known else 0,
             "edge_port": settings.ports.edge,
             "engine_port": settings.ports.engine,
+            "loopback_port": settings.ports.loopback,
         },
     )

@@ -39,6 +39,8 @@ class RemoteHostArgs(TypedDict):
     """TCP port that the edge will listen on; must be free, or the stack's own."""
     engine_port: int
     """TCP port that the engine will be published on; likewise."""
+    loopback_port: int | None
+    """TCP port of the listener without a key, or None; likewise."""
 
 
 class RemoteHost(Machine):
@@ -131,7 +133,7 @@ image_mib={IMAGE_MIB["cpu"]}
 [ -z "$(docker ps -aq --filter "label={STACK_LABEL}=$stack")" ] || image_mib={MIN_FREE_MIB}
 weights_mib={max(args["weights_mib"], MIN_FREE_MIB)}
 [ ! -d "$data/models" ] || weights_mib={MIN_FREE_MIB}
-{_ROOM}{free_ports(args["edge_port"], args["engine_port"])}
+{_ROOM}{free_ports(args["edge_port"], args["engine_port"], args["loopback_port"])}
 ( timeout 5 bash -c '</dev/tcp/huggingface.co/443' ) 2>/dev/null ||
   echo "warning: huggingface.co is not reached from the machine; weights must be there, or come from a mirror"
 printf '{{"device": "%s"}}\\n' "$device"

@@ -4,11 +4,13 @@ import argparse
 import contextlib
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import docker
 
 from components.machine.local_docker import local_docker_host
+from components.renewal import forget_timer
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
@@ -55,6 +57,7 @@ def _down_here(stack: str, data: Path, purge: bool, terminal: Terminal) -> int:
     ensure_docker(terminal)
     client = docker.DockerClient(base_url=local_docker_host(), timeout=DOCKER_SECONDS)
     removed, engine = _remove(stack, DockerState(client, stack, str(data)), terminal)
+    subprocess.run(["bash", "-s"], input=forget_timer(certificate_timer(stack)), text=True, check=False)
     for folder in HOLDS_KEYS:
         shutil.rmtree(data / folder, ignore_errors=True)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
@@ -81,7 +84,8 @@ def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:
                 f"start it there, or, if the machine is of no use any more: scripts/down {stack} --machine-gone",
             )
         removed, engine = _remove(stack, here, terminal)
-    host.run(purge_program(host.data, FOLDERS if purge else HOLDS_KEYS), terminal.line)
+    timer = forget_timer(certificate_timer(stack))
+    host.run(timer + purge_program(host.data, FOLDERS if purge else HOLDS_KEYS), terminal.line)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if purge:
         _forget_state(stack, engine)
@@ -116,6 +120,11 @@ def _remove(stack: str, here: DockerState, terminal: Terminal) -> tuple[int, Eng
         with terminal.step(f"removing {stack} ({engine.name})") as step:
             removed = engine.down(step.say)
     return removed + here.remove_unknown(set(), terminal.line), engine
+
+
+def certificate_timer(stack: str) -> str:
+    """Name of the timer that renews the stack's certificate, where it has one."""
+    return f"seatable-vllm-{stack}-certificate"
 
 
 def _forget_state(stack: str, engine: Engine | None) -> None:

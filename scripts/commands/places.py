@@ -21,7 +21,7 @@ from rehearsal.forward import forwarded, provider_command
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Say
-from scripts.commands.errors import CommandError
+from scripts.commands.errors import CommandError, failure
 from scripts.commands.stacks import PROJECT, data_dir
 from scripts.commands.terminal import Terminal
 from settings import HostMachine, Settings
@@ -64,7 +64,10 @@ class Host:
 
     @contextlib.contextmanager
     def docker(self) -> Iterator[DockerState | None]:
-        """What is on the machine's Docker; None where it does not answer, which the program's gate explains."""
+        """What is on the machine's Docker; None where it does not answer, which the program's gate explains.
+
+        CommandError where it was reached and then no more, such as when the connection is cut.
+        """
         with self.forwarded() as (url, _):
             try:
                 client = docker.DockerClient(base_url=url, timeout=DOCKER_SECONDS)
@@ -72,7 +75,13 @@ class Host:
             except (docker.errors.DockerException, requests.RequestException):
                 yield None
                 return
-            yield DockerState(client, self._stack, self.data)
+            try:
+                yield DockerState(client, self._stack, self.data)
+            except (docker.errors.DockerException, requests.RequestException) as error:
+                raise failure(
+                    f"Docker on {self.name} was reached, and now: {error}",
+                    "see that the machine and the way to it hold, then run this again: it goes on from here",
+                ) from None
 
     def forwarded(self, port: int | None = None) -> contextlib.AbstractContextManager[tuple[str, int | None]]:
         """The machine's Docker, and a port of its loopback address, brought here. See rehearsal.forward."""

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
+import requests
 
 from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from catalog.models import SMOLLM2
@@ -70,9 +70,10 @@ def main(arguments: list[str]) -> int:
     with reached(options.stack, settings, host, terminal, options.patience) as here:
         if host is None:
             obtain_what_cannot_be_pulled(options.stack, settings, terminal)
+        before = engine_of(options.stack, here)
         if here:
-            take_over_what_is_there(options.stack, here, terminal)
-        engine = choose_engine(options.stack, here, options.rehearse, terminal)
+            take_over_what_is_there(here, before, terminal)
+        engine = choose_engine(options.stack, here, before, options.rehearse, terminal)
         for name in here.stopped() if here else ():
             terminal.line(f"{name} does not run; starting it again")
         outcome = deploy(engine, options.stack, terminal)
@@ -88,10 +89,12 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
-def take_over_what_is_there(stack: str, here: DockerState, terminal: Terminal) -> None:
-    """Refuses another checkout's stack of this name; clears up where this one's data folder has moved."""
-    engine = engine_of(stack)
-    known = engine.known() if engine else Known()
+def take_over_what_is_there(here: DockerState, before: Engine | None, terminal: Terminal) -> None:
+    """Refuses another checkout's stack of this name; clears up where this one's data folder has moved.
+
+    before: who has deployed this checkout's stack so far.
+    """
+    known = before.known() if before else Known()
     here.refuse_foreign(known.data_dirs)
     for folder in known.data_dirs - {here.data}:
         replace(here, data=folder).remove_unknown(known.ids, terminal.line)
@@ -130,14 +133,19 @@ def _model_is_to_be_had(stack: str, settings: Settings) -> bool:
     if Path(data_dir(stack, settings), "models", settings.model.name, "config.json").exists():
         return True
     try:
-        httpx.head(os.environ.get("HF_ENDPOINT", HUB), timeout=HUB_SECONDS, follow_redirects=True)
-    except httpx.HTTPError:
+        requests.head(os.environ.get("HF_ENDPOINT", HUB), timeout=HUB_SECONDS, allow_redirects=True)
+    except requests.RequestException:
         return False
     return True
 
 
-def choose_engine(stack: str, here: DockerState | None, rehearse: bool, terminal: Terminal) -> Engine:
-    """The Pulumi CLI where it can be had, else the rehearsal. A stack is never left in the hands of both."""
+def choose_engine(
+    stack: str, here: DockerState | None, before: Engine | None, rehearse: bool, terminal: Terminal
+) -> Engine:
+    """The Pulumi CLI where it can be had, else the rehearsal. A stack is never left in the hands of both.
+
+    before: who has deployed it so far.
+    """
     rehearsal = RehearsalEngine(stack)
     cli_root = None if rehearse else find_cli(terminal)
     if cli_root is None:
@@ -147,7 +155,7 @@ def choose_engine(stack: str, here: DockerState | None, rehearse: bool, terminal
     if rehearsal.was_used():
         with terminal.step("taking down the rehearsal of this stack: Pulumi takes over, with new keys") as step:
             rehearsal.down(step.say)
-    return PulumiEngine(stack, here, cli_root)
+    return before if isinstance(before, PulumiEngine) else PulumiEngine(stack, here, cli_root)
 
 
 def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:

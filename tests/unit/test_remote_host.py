@@ -275,6 +275,7 @@ def ready(data: Path, **changes: object) -> str:
         "weights_mib": 0,
         "edge_port": 1,
         "engine_port": 2,
+        "loopback_port": None,
     }
     return ready_program(RemoteHostArgs(**{**args, **changes}))  # type: ignore[typeddict-item]
 
