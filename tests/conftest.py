@@ -31,6 +31,7 @@ from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
 from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import Stack
 
+from catalog.aws.preflight import Offer
 from rehearsal.run import stack_config
 
 # An Output that is formatted into a text yields a help text in place of the value; here it raises.
@@ -99,28 +100,7 @@ MADE_IDS = {
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJwAAAA"
 """In the form of one; nobody has its private half."""
 
-OFFER: Mapping[str, object] = {
-    "account": "123456789012",
-    "region": "eu-central-1",
-    "zone": "eu-central-1a",
-    "instance_type": "g6.xlarge",
-    "ami": AMI,
-    "ami_root_gib": 75,
-    "login": "ubuntu",
-    "vcpus": 4,
-    "gpu": None,
-    "hosted_zone_id": "Z0123456789ABC",
-    "price_per_hour": 0.8048,
-    "price_date": "2026-07-20",
-    "price_region": "us-east-1",
-    "disks_and_address_per_month": 30.0,
-}
-"""What the look at the account says, as a program on this computer prints it."""
-
 FOUND_AT_AWS: Mapping[str, Mapping[str, Any]] = {
-    "aws:ssm/getParameter:getParameter": {"insecureValue": AMI, "value": AMI},
-    "aws:ec2/getAmi:getAmi": {"id": AMI},
-    "aws:ec2/getInstanceTypeOfferings:getInstanceTypeOfferings": {"locations": ["eu-central-1b", "eu-central-1a"]},
     "aws:ec2/getSubnet:getSubnet": {
         "id": "subnet-0123456789abcdef0",
         "vpcId": "vpc-0fedcba9876543210",
@@ -270,6 +250,26 @@ class RecordProgram(Protocol):
         """
 
 
+def offer(wanted: Mapping[str, Any]) -> Offer:
+    """What an account that has everything says to a request."""
+    return {
+        "account": "123456789012",
+        "region": wanted["region"],
+        "zone": next(iter(wanted["zones"]), f"{wanted['region']}a"),
+        "instance_type": wanted["instance_type"],
+        "ami": wanted["ami"] or AMI,
+        "ami_root_gib": 75,
+        "login": "ubuntu",
+        "vcpus": 4,
+        "gpu": None,
+        "hosted_zone_id": None,
+        "price_per_hour": 0.8,
+        "price_date": "2026-07-20",
+        "price_region": "us-east-1",
+        "disks_and_address_per_month": 32.0,
+    }
+
+
 class _Provider(mocks.Mocks):
     """Answers like the providers do; in a preview it knows no more than the inputs."""
 
@@ -280,10 +280,10 @@ class _Provider(mocks.Mocks):
     def call(self, args: mocks.MockCallArgs) -> Any:
         if args.token in FOUND_AT_AWS:
             return dict(FOUND_AT_AWS[args.token])
-        if "aws_account.preflight" in str(args.args.get("command")):
-            return {"stdout": json.dumps(OFFER), "stderr": ""}
-        # Looks at a machine: which one it is, and whether its weights were lost; all else must come of resources.
+        # Looks: the account, which machine it is, whether its weights were lost; all else must come of resources.
         assert args.token == "command:local:run", f"the program calls {args.token}"
+        if args.args["command"].endswith("-m aws_account.preflight"):
+            return {"stdout": json.dumps(offer(json.loads(args.args["stdin"]))), "stderr": ""}
         looks_for_weights = "/models/.lost/" in str(args.args["stdin"])
         return {"stdout": "0" if looks_for_weights else json.dumps(SEEN_MACHINE), "stderr": ""}
 

