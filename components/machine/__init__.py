@@ -6,6 +6,7 @@ import pulumi
 
 from catalog.models import KNOWN_MODELS
 from components.machine.aws.access import public_key, region_of
+from components.machine.aws.idle_stop import up_noted_program
 from components.machine.local import LocalMachine
 from components.machine.local_docker import local_docker_host
 from components.machine.machine import Machine
@@ -72,7 +73,11 @@ def _made_on_aws(settings: Settings, machine: AwsMachine, stack: str) -> RemoteH
         "public": vm.public,
         "facts": vm.facts(),
     }
-    return RemoteHost("machine", {**_shared(settings, machine, stack), "ssh": vm.ssh, "made": made})
+    host = RemoteHost("machine", {**_shared(settings, machine, stack), "ssh": vm.ssh, "made": made})
+    if (machine.cost.live_hours or machine.cost.idle_stop_minutes) and not pulumi.runtime.is_dry_run():
+        # Its lifetime counts from the last `up`, whether or not that changes anything.
+        host.look(up_noted_program(stack), parent=host)
+    return host
 
 
 def _shared(settings: Settings, machine: HostMachine | AwsMachine, stack: str) -> SharedArgs:

@@ -64,6 +64,8 @@ TERRAFORM_NAMES = {
     "aws:ec2/eip:Eip": "aws_eip",
     "aws:ec2/eipAssociation:EipAssociation": "aws_eip_association",
     "aws:route53/record:Record": "aws_route53_record",
+    "aws:scheduler/schedule:Schedule": "aws_scheduler_schedule",
+    "aws:budgets/budget:Budget": "aws_budgets_budget",
 }
 """Every type that the program makes at AWS, by the name that the provider itself has for it."""
 
@@ -78,6 +80,7 @@ VARIANTS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "spot": ("dev", {"market": "spot", "data_disk": {"snapshot": "snap-0123456789abcdef0"}}),
     "reservation": ("dev", {"reservation": RESERVATION}),
     "capacity block": ("dev", {"market": "capacity-block", "reservation": RESERVATION}),
+    "budget": ("prod", {"cost": {"budget": {"usd_per_month": 300, "mail": "ops@example.com"}}}),
 }
 
 Block = Mapping[str, Any]

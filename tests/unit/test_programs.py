@@ -77,10 +77,13 @@ def here_documents(program: str) -> dict[str, str]:
 
 # Every program that the stack sends
 
+ALL_PROGRAMS = {"seatable-vllm:model": json.dumps({"tool_parser": "hermes"})}
+"""A stack that sends each kind of program there is: also the one that asks about a parser chosen by hand."""
+
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_program_is_whole_and_without_a_slip_of_the_pen(name: str, record_program: RecordProgram) -> None:
-    inputs = record_program().one(name).inputs
+    inputs = record_program(config=ALL_PROGRAMS).one(name).inputs
     if inputs["create"] == "python3 -":
         compile(inputs["stdin"], name, "exec")
         return
@@ -90,12 +93,14 @@ def test_a_program_is_whole_and_without_a_slip_of_the_pen(name: str, record_prog
 
 
 def test_the_list_of_programs_above_is_complete(record_program: RecordProgram) -> None:
-    assert {command.name for command in record_program().of_type("command:local:Command")} == set(COMMANDS)
+    assert {
+        command.name for command in record_program(config=ALL_PROGRAMS).of_type("command:local:Command")
+    } == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_bash_program_stops_at_its_first_error(name: str, record_program: RecordProgram) -> None:
-    inputs = record_program().one(name).inputs
+    inputs = record_program(config=ALL_PROGRAMS).one(name).inputs
     if inputs["create"] == "bash -s":
         assert inputs["stdin"].startswith("set -euo pipefail\n")
 
@@ -105,7 +110,7 @@ def test_a_bash_program_stops_at_its_first_error(name: str, record_program: Reco
     [("edge-reload", "RELOAD"), ("inference-weights-present", "FETCH"), ("inference-parser-fits", "ASK")],
 )
 def test_python_inside_a_bash_program_is_whole_too(name: str, word: str, record_program: RecordProgram) -> None:
-    text = here_documents(record_program().one(name).inputs["stdin"])[word]
+    text = here_documents(record_program(config=ALL_PROGRAMS).one(name).inputs["stdin"])[word]
     compile(text, name, "exec")
 
 

@@ -10,9 +10,11 @@ import pulumi_aws as aws
 from catalog.aws.tags import DATA_ROLE, ROLE, tags_of
 from components.machine.aws.access import GPU_VM, Place, ssh_of_instance
 from components.machine.aws.address import Address
+from components.machine.aws.cost import Cost
 from components.machine.aws.disk import disk_program
 from components.machine.aws.firewall import SSH_PORT, Firewall, by_network
 from components.machine.aws.identity import Identity, Proof
+from components.machine.aws.idle_stop import idle_stop_program
 from components.machine.aws.instance import GpuInstance
 from components.machine.aws.network import Network
 from components.machine.aws.policy import keeping
@@ -106,6 +108,16 @@ class GpuVm(pulumi.ComponentResource):
             },
             self._own(),
         )
+        Cost(
+            f"{name}-cost",
+            {
+                "stack": args["stack"],
+                "cost": machine.cost,
+                "instance_id": self.instance.id,
+                "instance_arn": self.instance.arn,
+            },
+            self._own(),
+        )
         self.public = PublicAddress(self.provider, address.ipv4, computer.ipv6)
         place = self._place(address)
         self.ssh = place.apply(lambda known: ssh_of_instance(machine, args["stack"], known))
@@ -117,6 +129,7 @@ class GpuVm(pulumi.ComponentResource):
         return aws.Provider(
             name,
             region=self.offer.apply(lambda _: region),
+            profile=pulumi.Config("aws").get("profile"),
             default_tags=aws.ProviderDefaultTagsArgs(tags=dict(tags_of(self._args["stack"]))),
             max_retries=retries,
             opts=pulumi.ResourceOptions(parent=self),
@@ -202,9 +215,13 @@ class GpuVm(pulumi.ComponentResource):
 
     def prepare(self) -> Mapping[str, RunArgs]:
         """The programs that the machine needs before it is like any other."""
-        data_dir = self._args["machine"].data_dir
-        program = self.storage.volume.id.apply(lambda volume: disk_program(volume, data_dir))
-        return {"disk": {"program": program, "triggers": [str(self._args["machine"].data_disk.gib)]}}
+        machine, engine_port = self._args["machine"], self._args["settings"].ports.engine
+        disk = self.storage.volume.id.apply(lambda volume: disk_program(volume, machine.data_dir))
+        return {
+            "disk": {"program": disk, "triggers": [str(machine.data_disk.gib)]},
+            # Also where nothing is asked for: it takes away what was.
+            "idle-stop": {"program": idle_stop_program(self._args["stack"], machine.cost, engine_port)},
+        }
 
     def facts(self) -> Mapping[str, pulumi.Input[str | float | None]]:
         """What the stack's output `machine` says of it."""
