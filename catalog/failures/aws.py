@@ -109,7 +109,7 @@ AWS: tuple[Failure, ...] = (
         "aws-snapshot",
         _CODE % r"InvalidSnapshot\S*",
         "the snapshot that the data disk begins with is not there",
-        "correct the snapshot in seatable-vllm:machine.data_disk, or remove it",
+        "correct the snapshot in seatable-vllm:machine.data_disk.snapshot, or remove it",
     ),
     Failure(
         "aws-verification",

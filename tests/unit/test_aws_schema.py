@@ -135,7 +135,9 @@ def snake(name: str) -> str:
 def problems(kind: str, block: Block, inputs: Mapping[str, Any], where: str = "") -> Iterator[str]:
     """Everything about these inputs that the schema has otherwise."""
     attributes, blocks = block.get("attributes", {}), block.get("block_types", {})
-    given = {snake(name): value for name, value in inputs.items()}
+    # Pulumi writes a block that may be there several times in the plural.
+    given = {plain.removesuffix("s") if (plain := snake(name)).removesuffix("s") in blocks else plain: value
+             for name, value in inputs.items()}  # fmt: skip
     for name, attribute in attributes.items():
         if attribute.get("required") and name not in given:
             yield f"{kind}: {where}{name} is missing"
