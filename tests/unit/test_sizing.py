@@ -316,3 +316,21 @@ def test_the_truth_is_read_from_the_engines_metrics_and_shown_beside_the_forecas
 )
 def test_metrics_that_do_not_say_it_are_no_failure(metrics: str) -> None:
     assert cache_of(metrics) is None
+
+
+def test_a_stacks_options_decide_as_they_do_for_vllm() -> None:
+    model = KNOWN_MODELS["Qwen/Qwen3-8B"].shape
+    # One GPU is used however many there are, unless the stack says so.
+    assert not fits(model, L4, 4, 40960, serving=Serving.from_options({})).fits
+    for options in (
+        {"tensor-parallel-size": 2},
+        {"pipeline-parallel-size": 4},
+        {"kv-cache-dtype": "fp8"},
+    ):
+        assert fits(model, L4, 4, 40960, serving=Serving.from_options(options)).fits, options
+    less = fits(model, L4, 1, 16384, serving=Serving.from_options({"gpu-memory-utilization": 0.8}))
+    assert less.memory.kv < fits(model, L4, 1, 16384).memory.kv
+    eager = fits(model, L4, 1, 16384, serving=Serving.from_options({"enforce-eager": True, "max-num-seqs": 8}))
+    assert eager.memory.overhead < fits(model, L4, 1, 16384).memory.overhead
+    # What is no number is vLLM's to refuse, and none of this forecast's business.
+    assert Serving.from_options({"max-num-seqs": "many", "gpu-memory-utilization": 7}) == Serving.from_options({})
