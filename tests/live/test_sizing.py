@@ -19,7 +19,7 @@ from catalog.models import SMOLLM2
 from catalog.sizing import KvOptions, Latent, ModelShape, Serving, plan
 from catalog.sizing.config_defaults import text_defaults
 from catalog.vllm import CPU_KV_GIB
-from tests.live.conftest import HERE
+from tests.live.conftest import HERE, Shared
 from tests.sizing_combinations import COMBINATIONS, Combination
 
 PROJECT = HERE.parents[1]
@@ -254,8 +254,9 @@ def _models() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def engines() -> dict[str, Any]:
+def engines(_shared: Shared) -> dict[str, Any]:
     """What the engine says of each question, by name. One container for all of them."""
+    _shared.release()
     image = next((tag for tag in (VLLM_CPU.made, VLLM_CPU.official) if tag and _present(tag)), None)
     if image is None:
         reason = "the image of vLLM for CPUs is not on this machine"
