@@ -122,7 +122,7 @@ class DockerDaemon:
         """
         mark = f"{MADE_LABEL}.task"
         with _asking(activity):
-            for leftover in self._client.containers.list(all=True, filters={"label": mark}):
+            for leftover in self._client.containers.list(all=True, filters={"label": mark}, ignore_removed=True):
                 leftover.remove(force=True)
             container = self._client.containers.run(
                 task.image,

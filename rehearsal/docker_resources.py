@@ -1,5 +1,6 @@
 """Docker's resource types, made with the Docker SDK from the inputs that the real provider would get."""
 
+import contextlib
 import json
 import re
 from typing import Any
@@ -62,7 +63,22 @@ def _make_way(kind: str, name: str, labels: dict[str, str], found: Any) -> None:
                 f"cause: a {kind} named {name} is there that this stack did not make\n"
                 f"change: remove it (docker {kind} rm {name}), or use another stack name"
             )
-        item.remove(**({"force": True} if kind == "container" else {}))
+        remove(item)
+
+
+def remove(item: Any) -> None:
+    """Removes a container or network. One that is gone, or that somebody else is removing, is no error."""
+    container = hasattr(item, "image")
+    try:
+        item.remove(**({"force": True} if container else {}))
+    except docker.errors.NotFound:
+        return
+    except docker.errors.APIError as error:
+        if not container or "already in progress" not in str(error):
+            raise
+        # Its name is free only then.
+        with contextlib.suppress(docker.errors.NotFound):
+            item.wait(condition="removed")
 
 
 def _disconnect(network: Any) -> None:
@@ -112,7 +128,9 @@ class DockerContainer:
         labels = _labels(inputs)
         found = [
             container
-            for container in docker_client.containers.list(all=True, filters={"name": inputs["name"]})
+            for container in docker_client.containers.list(
+                all=True, filters={"name": inputs["name"]}, ignore_removed=True
+            )
             if container.name == inputs["name"]
         ]
         _make_way("container", inputs["name"], labels, found)

@@ -88,4 +88,13 @@ SSH: tuple[Failure, ...] = (
         "SSH works, but Docker does not answer this user on the machine",
         "there: systemctl start docker, and usermod -aG docker USER for the user in seatable-vllm:machine.ssh",
     ),
+    Failure(
+        "ssh-cut",
+        r"client_loop: send disconnect|Connection to \S+ closed by remote host|Timeout, server \S+ not responding"
+        r"|Read from remote host \S+: |Connection (?:closed|reset) by \S+ port \d+"
+        r"|exit status 255: running \"ssh |failed with status 255:",
+        "the connection to the machine was cut, or the machine went down, while something ran there",
+        "see that the machine and the way to it hold, then run scripts/up again: it goes on from here",
+        passing=True,
+    ),
 )

@@ -30,6 +30,8 @@ class LocalMachineArgs(TypedDict):
     """TCP port that the edge will listen on; must be free, or the stack's own."""
     engine_port: int
     """TCP port that the engine will be published on; likewise."""
+    loopback_port: int | None
+    """TCP port of the listener without a key, or None; likewise."""
 
 
 class LocalMachine(Machine):
@@ -93,7 +95,7 @@ told=$(docker info --format '{{{{.ID}}}} {{{{json .Runtimes}}}}' 2>/dev/null) ||
 mkdir -p "$data" || fail "seatable-vllm:machine.data_dir $data cannot be made" "give a folder this user may write"
 for place in "$data" "$(docker info --format '{{{{.DockerRootDir}}}}')"; do
 {room("$place", str(MIN_FREE_MIB))}done
-{free_ports(args["edge_port"], args["engine_port"])}\
+{free_ports(args["edge_port"], args["engine_port"], args["loopback_port"])}\
 device=cpu
 if [ {args["gpus"]} = auto ] && [[ $told == *nvidia* ]]; then device=gpu; fi
 printf '{{"identity": "%s", "device": "%s"}}\\n' "${{told%% *}}" "$device"

@@ -2,6 +2,7 @@
 
 import shlex
 
+from catalog.haproxy import CONFIGURATION
 from components.machine.machine import STACK_LABEL
 
 MIN_FREE_MIB = 2048
@@ -22,13 +23,21 @@ free=$(df -Pm "{place}" 2>/dev/null | awk 'NR == 2 {{print $4}}')
 """
 
 
-def free_ports(edge: int, engine: int) -> str:
-    """Lines of bash that fail where a port is taken by anything but this stack ($stack)."""
+def free_ports(edge: int, engine: int, loopback: int | None) -> str:
+    """Lines of bash that fail where a port is taken by anything but this stack ($stack, with its data in $data).
+
+    loopback: that of the listener without a key, or None. It comes and goes without another container, so no label
+    names it: it is the stack's own where its edge runs with it.
+    """
+    ports = f"edge:{edge} engine:{engine}" + (f" loopback:{loopback}" if loopback else "")
     return f"""\
-for port in edge:{edge} engine:{engine}; do
-  if (exec 3<>"/dev/tcp/127.0.0.1/${{port#*:}}") 2>/dev/null &&
-    [ -z "$(docker ps -q --filter "label={STACK_LABEL}=$stack" --filter "label=seatable-vllm.port=${{port#*:}}")" ]
-  then
+ours() {{
+  [ -z "$(docker ps -q --filter "label={STACK_LABEL}=$stack" --filter "label=seatable-vllm.port=$1")" ] || return 0
+  grep -qsx " *bind 127.0.0.1:$1" "$data/edge/live/{CONFIGURATION}" &&
+    [ -n "$(docker ps -q --filter "label={STACK_LABEL}=$stack" --filter "name=-edge")" ]
+}}
+for port in {ports}; do
+  if (exec 3<>"/dev/tcp/127.0.0.1/${{port#*:}}") 2>/dev/null && ! ours "${{port#*:}}"; then
     fail "seatable-vllm: port in use: ${{port#*:}} is taken by another program" \\
       "set seatable-vllm:ports.${{port%:*}} to a free port, or end that program"
   fi

@@ -1,7 +1,7 @@
 """`scripts/bench [stack] [--soak] [--json]`: what the edge costs, measured on a stack that is deployed.
 
 Every request goes to vLLM itself and through the edge in turns. Nothing is judged: other work on the computer
-shows in the absolute numbers, and much less in differences and ratios.
+shows in the absolute numbers, and much less in differences and ratios. `--start` measures a start in their place.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from scripts.commands.bench_client import Place, Wanted
 from scripts.commands.bench_edge import LOOPBACK, FastEdge, fast_edge, image_of, resident_mb
 from scripts.commands.bench_soak import ENGINE_STREAMS, FAST_STREAMS, Cell, engine_wanted, fast_wanted, soak
 from scripts.commands.bench_speed import Row, models, streams
+from scripts.commands.bench_start import measure
 from scripts.commands.deployed import outputs_of
 from scripts.commands.errors import CommandError
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
@@ -78,10 +79,18 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("stack", nargs="?", default=DEFAULT_STACK)
     parser.add_argument("--soak", action="store_true", help="also count streams that are cut: tens of minutes")
+    parser.add_argument(
+        "--start", action="store_true", help="bring up a stack that is down, and measure that and further ups"
+    )
+    parser.add_argument("--rehearse", action="store_true", help="with --start: without the Pulumi CLI")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     # As Ctrl-C: what was started is ended first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if options.start:
+        begun = measure(options.stack, options.rehearse, Terminal())
+        print(json.dumps(begun.as_json(), indent=2) if options.json else "\n".join(begun.lines()))
+        return 0
     deployed = deployed_stack(options.stack)
     terminal = Terminal()
     before = resident_mb(deployed.container)

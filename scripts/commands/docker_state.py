@@ -7,6 +7,7 @@ from typing import Any
 import docker
 
 from components.machine.machine import DATA_LABEL, STACK_LABEL
+from rehearsal.docker_resources import remove
 from scripts.commands.engines import Say
 from scripts.commands.errors import CommandError
 
@@ -56,13 +57,14 @@ class DockerState:
         left = [item for item in self._ours() if item.id not in known]
         for item in left:
             say(f"removing {item.name}, left by an interrupted run")
-            item.remove(**({"force": True} if hasattr(item, "image") else {}))
+            remove(item)
         return len(left)
 
     def _found(self) -> list[Any]:
         """The containers, then the networks, that have this stack's name on them."""
         labels: dict[str, Any] = {"label": f"{STACK_LABEL}={self.stack}"}
-        return [*self.client.containers.list(all=True, filters=labels), *self.client.networks.list(filters=labels)]
+        containers = self.client.containers.list(all=True, filters=labels, ignore_removed=True)
+        return [*containers, *self.client.networks.list(filters=labels)]
 
     def _ours(self) -> list[Any]:
         return [item for item in self._found() if _data_dir(item) == self.data]

@@ -1,13 +1,21 @@
-"""A stack deployed by the Pulumi CLI, through the Automation API."""
+"""A stack deployed by the Pulumi CLI, through the Automation API.
 
+Each call of the CLI takes a fifth of a second, and `Stack` of the Automation API makes several for one thing: it
+selects the stack, and after an `up` asks for the outputs twice. What every `up` does is asked of the CLI itself.
+"""
+
+import functools
 import json
 import os
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pulumi import automation
 
+from components.machine.aws.access import GPU_VM, Place
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
@@ -15,6 +23,8 @@ from scripts.commands.pulumi_cli import workspace_environment
 from scripts.commands.stacks import PROJECT
 
 LOCK_PATIENCE_SECONDS = 1800
+
+_QUIETLY = ("--yes", "--skip-preview", "--suppress-outputs", "--color=never")
 
 
 class PulumiEngine:
@@ -27,16 +37,16 @@ class PulumiEngine:
         self._name = stack
         self._here = here
         self._environment = workspace_environment()
-        self._cli = automation.PulumiCommand(root=cli_root or None)
+        self._cli = _cli(cli_root)
+        self._seen: Known | None = None
 
     def up(self, say: Say) -> Outcome:
         """See Engine. What an interrupted run left behind is taken over first."""
-        stack = self._stack(create=True)
-        assert stack is not None  # noqa: S101 - it was to be created
-        self._wait_for_lock(stack, say)
-        known = self._known(stack).ids
-        removed = self._here.remove_unknown(known, say) if self._here else 0
-        missing = bool(known and self._here) and not known <= (self._here.ids() if self._here else known)
+        known = self._seen or self._known()
+        if known is None:
+            self._stack(create=True)
+        self._wait_for_lock(say)
+        refresh = self._take_over(known or Known(), say)
         lines: list[str] = []
 
         def heard(line: str) -> None:
@@ -44,48 +54,54 @@ class PulumiEngine:
             say(line)
 
         try:
-            # A refresh costs seconds, so only where something is visibly gone behind Pulumi's back.
-            result = stack.up(
-                on_output=heard,
-                show_secrets=False,
-                suppress_outputs=True,
-                color="never",
-                refresh=missing or removed > 0,
-            )
+            self._run("up", *_QUIETLY, *(["--refresh"] if refresh else []), on_output=heard)
         except automation.CommandError as error:
             raise CommandError("\n".join(lines) or str(error)) from None
-        changes = _changes(result)
-        changed = sum(value for key, value in changes.items() if "update" in key or "replace" in key)
-        return Outcome(
-            changes.get("create", 0),
-            changed,
-            changes.get("delete", 0),
-            changes.get("same", 0),
-            _opened(result.outputs),
-        )
+        finally:
+            self._seen = None
+        with ThreadPoolExecutor() as at_once:
+            changes, outputs = at_once.submit(self._last_changes), at_once.submit(self.outputs)
+        return _outcome(changes.result(), outputs.result() or {})
 
     def outputs(self) -> dict[str, Any] | None:
         """See Engine."""
-        stack = self._stack(create=False)
-        return (_opened(stack.outputs()) or None) if stack else None
+        try:
+            told = self._run("stack", "output", "--json", "--show-secrets")
+        except automation.StackNotFoundError:
+            return None
+        return dict(json.loads(told)) or None
 
     def known(self) -> Known:
         """See Engine."""
+        self._seen = self._known()
+        return self._seen or Known()
+
+    def place(self) -> Place | None:
+        """Where the machine is that the program has made; None where it is not there, or out of reach."""
         stack = self._stack(create=False)
-        return self._known(stack) if stack else Known()
+        deployment = (stack.export_stack().deployment or {}) if stack else {}
+        for item in deployment.get("resources", []):
+            if item["type"] == GPU_VM and "place" in item.get("outputs", {}):
+                return cast(Place, item["outputs"]["place"])
+        return None
 
     def down(self, say: Say) -> int:
         """See Engine."""
-        stack = self._stack(create=False)
-        if stack is None:
+        if self._known() is None:
             return 0
-        self._wait_for_lock(stack, say)
-        left = self._here.remove_unknown(self._known(stack).ids, say) if self._here else 0
+        self._wait_for_lock(say)
+        left = self._here.remove_unknown((self._known() or Known()).ids, say) if self._here else 0
         try:
-            result = stack.destroy(on_output=say, show_secrets=False, color="never", suppress_outputs=True)
+            self._run("destroy", *_QUIETLY, on_output=say)
         except automation.CommandError as error:
             raise CommandError(str(error)) from None
-        return left + _changes(result).get("delete", 0)
+        return left + self._last_changes().get("delete", 0)
+
+    def plain_up_seconds(self) -> float:
+        """How long the CLI alone takes for an `up`, in seconds."""
+        begin = time.monotonic()
+        self._run("up", *_QUIETLY)
+        return time.monotonic() - begin
 
     def abandon(self) -> int:
         """See Engine. Only Docker's resources are anywhere but in the state, and those went with the machine."""
@@ -118,22 +134,50 @@ class PulumiEngine:
         except automation.CommandError as error:
             raise CommandError(f"Pulumi cannot open the stack {self._name}: {error}") from None
 
-    @staticmethod
-    def _known(stack: automation.Stack) -> Known:
-        deployment = stack.export_stack().deployment or {}
+    def _run(self, *arguments: str, on_output: Say | None = None) -> str:
+        """What the CLI prints for the stack; it need not be the selected one."""
+        words = [*arguments, "--stack", self._name]
+        return str(self._cli.run(words, str(PROJECT), self._environment, on_output).stdout)
+
+    def _take_over(self, known: Known, say: Say) -> bool:
+        """Removes what an interrupted run left behind; whether the state has to be compared with what there is.
+
+        That costs seconds, so only where something is visibly gone behind Pulumi's back.
+        """
+        if self._here is None:
+            return False
+        ids = known.ids
+        if self._here.ids() != ids:  # or another run has ended since the state was read
+            ids = (self._known() or Known()).ids
+        removed = self._here.remove_unknown(ids, say)
+        return removed > 0 or not ids <= self._here.ids()
+
+    def _last_changes(self) -> dict[str, int]:
+        """How many resources the last run created, updated, deleted and so on."""
+        (last,) = json.loads(self._run("stack", "history", "--json", "--page-size=1", "--page=1"))
+        return dict(last.get("resourceChanges") or {})
+
+    def _known(self) -> Known | None:
+        """What the state holds of Docker; None where there is no such stack."""
+        try:
+            deployment = json.loads(self._run("stack", "export"))["deployment"] or {}
+        except automation.StackNotFoundError:
+            return None
+        except automation.CommandError as error:
+            raise CommandError(f"Pulumi cannot open the stack {self._name}: {error}") from None
         return Known.from_inputs(
             (str(item["id"]), item.get("inputs", {}))
             for item in deployment.get("resources", [])
             if str(item["type"]).startswith("docker:index/") and item.get("id")
         )
 
-    def _wait_for_lock(self, stack: automation.Stack, say: Say) -> None:
+    def _wait_for_lock(self, say: Say) -> None:
         """Waits for another run that lives, and breaks the lock of one that was killed (file backend only)."""
         begin = time.monotonic()
         while holders := self._lock_holders():
             if not any(_alive(pid) for pid in holders):
                 say("breaking the lock of a run that was killed")
-                stack.cancel()
+                self._run("cancel", "--yes")
                 return
             if time.monotonic() - begin > LOCK_PATIENCE_SECONDS:
                 raise CommandError(f"another run of this stack (process {holders[0]}) does not end; stop it first")
@@ -149,9 +193,15 @@ class PulumiEngine:
         return [int(json.loads(path.read_text())["pid"]) for path in locks.glob("*.json")]
 
 
-def _changes(result: automation.UpResult | automation.DestroyResult) -> dict[str, int]:
-    """How many resources were created, updated, deleted and so on."""
-    return {str(key): int(value) for key, value in (result.summary.resource_changes or {}).items()}
+@functools.cache
+def _cli(root: str) -> automation.PulumiCommand:
+    """The CLI; making this object asks it for its version. root: its folder, or empty for the one on PATH."""
+    return automation.PulumiCommand(root=root or None)
+
+
+def _outcome(changes: Mapping[str, int], outputs: dict[str, Any]) -> Outcome:
+    changed = sum(number for kind, number in changes.items() if "update" in kind or "replace" in kind)
+    return Outcome(changes.get("create", 0), changed, changes.get("delete", 0), changes.get("same", 0), outputs)
 
 
 def _alive(pid: int) -> bool:
@@ -162,7 +212,3 @@ def _alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _opened(outputs: Any) -> dict[str, Any]:
-    return {name: output.value for name, output in outputs.items()}

@@ -6,7 +6,7 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
+import requests
 
 from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from catalog.models import SMOLLM2
@@ -17,22 +17,34 @@ from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
+from scripts.commands.aws import aws_stack
+from scripts.commands.capacity import deploy_somewhere
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
-from scripts.commands.places import Host, host_of, reached
+from scripts.commands.places import Host, NotMade, host_of, reached
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
 from scripts.commands.target import client_target
 from scripts.commands.terminal import Terminal, print_block
+from scripts.commands.wake import wake
 from settings import Settings
 
 HUB = "https://huggingface.co"
 HUB_SECONDS = 5
 RESTART_SECONDS = 1800
+
+SETTINGS_TEXTS = {
+    "seatable_yaml": "settings for SeaTable AI",
+    "picoclaw_json": "settings for PicoClaw: config.json",
+    "picoclaw_security": "settings for PicoClaw: .security.yml",
+    "archi_yaml": "settings for Archi: config.yaml",
+    "archi_env": "settings for Archi: .env",
+}
+"""What `up` shows in its end of the outputs, in this order, with a heading each."""
 
 
 def main(arguments: list[str]) -> int:
@@ -55,21 +67,37 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
-    host = host_of(options.stack, settings)
+    on_aws = aws_stack(options.stack, settings)
+    if on_aws:
+        wake(on_aws, terminal)
+    host = present_host(options.stack, settings)
     if host and options.machine_replaced:
         host.forget_host_key()
     with reached(options.stack, settings, host, terminal, options.patience) as here:
-        if host is None:
+        if settings.machine.kind == "local":
             obtain_what_cannot_be_pulled(options.stack, settings, terminal)
+        before = engine_of(options.stack, here)
         if here:
-            take_over_what_is_there(options.stack, here, terminal)
-        engine = choose_engine(options.stack, here, options.rehearse, terminal)
+            take_over_what_is_there(here, before, terminal)
+        engine = choose_engine(options.stack, here, before, options.rehearse, terminal)
         for name in here.stopped() if here else ():
             terminal.line(f"{name} does not run; starting it again")
-        outcome = deploy(engine, options.stack, terminal)
-    prove(options.stack, settings, host, outcome, terminal)
+        if on_aws:
+            outcome = deploy_somewhere(on_aws, lambda: deploy(engine, options.stack, terminal), terminal.line)
+        else:
+            outcome = deploy(engine, options.stack, terminal)
+    # Another one than before, where the program has made it anew.
+    prove(options.stack, settings, present_host(options.stack, settings), outcome, terminal)
     tell(options.stack, outcome, terminal)
     return 0
+
+
+def present_host(stack: str, settings: Settings) -> Host | None:
+    """The machine behind SSH; None for this computer, and for a machine that is yet to be made."""
+    try:
+        return host_of(stack, settings)
+    except NotMade:
+        return None
 
 
 def _seconds(text: str) -> int:
@@ -79,10 +107,12 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
-def take_over_what_is_there(stack: str, here: DockerState, terminal: Terminal) -> None:
-    """Refuses another checkout's stack of this name; clears up where this one's data folder has moved."""
-    engine = engine_of(stack)
-    known = engine.known() if engine else Known()
+def take_over_what_is_there(here: DockerState, before: Engine | None, terminal: Terminal) -> None:
+    """Refuses another checkout's stack of this name; clears up where this one's data folder has moved.
+
+    before: who has deployed this checkout's stack so far.
+    """
+    known = before.known() if before else Known()
     here.refuse_foreign(known.data_dirs)
     for folder in known.data_dirs - {here.data}:
         replace(here, data=folder).remove_unknown(known.ids, terminal.line)
@@ -121,14 +151,19 @@ def _model_is_to_be_had(stack: str, settings: Settings) -> bool:
     if Path(data_dir(stack, settings), "models", settings.model.name, "config.json").exists():
         return True
     try:
-        httpx.head(os.environ.get("HF_ENDPOINT", HUB), timeout=HUB_SECONDS, follow_redirects=True)
-    except httpx.HTTPError:
+        requests.head(os.environ.get("HF_ENDPOINT", HUB), timeout=HUB_SECONDS, allow_redirects=True)
+    except requests.RequestException:
         return False
     return True
 
 
-def choose_engine(stack: str, here: DockerState | None, rehearse: bool, terminal: Terminal) -> Engine:
-    """The Pulumi CLI where it can be had, else the rehearsal. A stack is never left in the hands of both."""
+def choose_engine(
+    stack: str, here: DockerState | None, before: Engine | None, rehearse: bool, terminal: Terminal
+) -> Engine:
+    """The Pulumi CLI where it can be had, else the rehearsal. A stack is never left in the hands of both.
+
+    before: who has deployed it so far.
+    """
     rehearsal = RehearsalEngine(stack)
     cli_root = None if rehearse else find_cli(terminal)
     if cli_root is None:
@@ -138,7 +173,7 @@ def choose_engine(stack: str, here: DockerState | None, rehearse: bool, terminal
     if rehearsal.was_used():
         with terminal.step("taking down the rehearsal of this stack: Pulumi takes over, with new keys") as step:
             rehearsal.down(step.say)
-    return PulumiEngine(stack, here, cli_root)
+    return before if isinstance(before, PulumiEngine) else PulumiEngine(stack, here, cli_root)
 
 
 def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
@@ -196,10 +231,13 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
             f"{outcome.unchanged} as they were"
         )
     outputs = outcome.outputs
+    if outputs.get("dns") and not outputs["dns"]["made"]:
+        print_block("write these records where the name's zone is kept", "\n".join(outputs["dns"]["records"]))
     if "tunnel" in outputs:
         print_block("the way to the endpoint, on each client's computer", outputs["tunnel"])
     print_block("endpoint", f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens")
-    if "seatable_yaml" in outputs:
-        print_block("settings for SeaTable AI", outputs["seatable_yaml"])
+    for name, what in SETTINGS_TEXTS.items():
+        if name in outputs:
+            print_block(what, outputs[name])
     print_block("try it", outputs["curl"])
     terminal.line(f"\nmore: scripts/output {stack}, scripts/check {stack}, scripts/down {stack}")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -30,13 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class PulumiStack(Deployment):
     """A stack that the Pulumi CLI deploys, with a backend of its own: no login of the user is touched."""
 
-    def up(self, *, passes: bool | None = True) -> subprocess.CompletedProcess[str]:
-        """`scripts/up STACK`."""
-        self.forget_outputs()
-        done = self.checkout.run("up", self.stack)
-        if passes is not None:
-            assert (done.returncode == 0) == passes, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done
+    how = ()
 
     def pulumi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`pulumi ARGUMENTS --stack STACK`, as a user would call it beside the scripts."""
@@ -45,21 +37,19 @@ class PulumiStack(Deployment):
 
 
 @pytest.fixture(scope="module")
-def pulumi_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulumiStack]:
-    """One stack for the module, not up yet; purged at its end, whatever happened."""
-    path = tmp_path_factory.mktemp("checkout")
-    backend = tmp_path_factory.mktemp("backend")
-    added = {"PULUMI_BACKEND_URL": f"file://{backend}", "PULUMI_CONFIG_PASSPHRASE": "of the test"}
-    with pytest.MonkeyPatch.context() as environment, contextlib.ExitStack() as at_end:
-        for name, value in added.items():
-            environment.setenv(name, value)
-        stack = PulumiStack(Checkout(path), "engine")
-        at_end.callback(stack.purge)
-        yield stack
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder that holds the state: a backend of the module's own."""
+    folder = tmp_path_factory.mktemp("backend")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PULUMI_BACKEND_URL", f"file://{folder}")
+        environment.setenv("PULUMI_CONFIG_PASSPHRASE", "of the test")
+        yield folder
 
 
 @pytest.fixture(scope="module")
-def backend(pulumi_stack: PulumiStack) -> Path:
-    """The folder that holds the state."""
-    assert pulumi_stack
-    return Path(os.environ["PULUMI_BACKEND_URL"].removeprefix("file://"))
+def pulumi_stack(backend: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulumiStack]:
+    """One stack for the module, not up yet; purged at its end, whatever happened."""
+    assert backend
+    stack = PulumiStack(Checkout(tmp_path_factory.mktemp("checkout")), "engine")
+    yield stack
+    stack.purge()

@@ -21,14 +21,12 @@ from tests.live.harness import STACK_LABEL, docker_client, wait_until
 
 def interrupted_up(stack: PulumiStack, moment: str) -> None:
     """Starts `scripts/up` and kills its process, not its children, when a line of it contains `moment`."""
-    process = stack.checkout.start("up", stack.stack)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if moment in line:
-            break
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
+    with stack.checkout.start("up", stack.stack) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if moment in line:
+                break
+        os.kill(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("moment", ["deploying", "edge-haproxy creating", "readiness-gate creating"])
@@ -42,7 +40,9 @@ def test_an_up_that_is_killed_leaves_nothing_that_the_next_one_cannot_take_over(
 def test_an_up_after_killed_ones_ends_with_one_engine_one_edge_and_an_answer(pulumi_stack: PulumiStack) -> None:
     pulumi_stack.up()
     label = {"label": f"{STACK_LABEL}={pulumi_stack.stack}"}
-    names = sorted(item.name for item in docker_client().containers.list(all=True, filters=label))
+    names = sorted(
+        item.name for item in docker_client().containers.list(all=True, filters=label, ignore_removed=True)
+    )
     assert names == sorted([pulumi_stack.engine, pulumi_stack.edge])
     assert len(docker_client().networks.list(filters=label)) == 1
     body = pulumi_stack.chat("What is the capital of France?", max_tokens=24)
@@ -120,11 +120,19 @@ def test_a_wrong_setting_is_told_in_words_and_changes_nothing(pulumi_stack: Pulu
     assert pulumi_stack.containers() == before
 
 
+def test_the_start_of_a_stack_that_is_up_is_not_measured_and_nothing_is_touched(pulumi_stack: PulumiStack) -> None:
+    before = pulumi_stack.containers()
+    done = pulumi_stack.checkout.run("bench", pulumi_stack.stack, "--start")
+    assert done.returncode != 0
+    assert f"scripts/down {pulumi_stack.stack}" in done.stderr
+    assert pulumi_stack.containers() == before
+
+
 def test_down_leaves_nothing_of_the_stack(pulumi_stack: PulumiStack) -> None:
     done = pulumi_stack.checkout.run("down", pulumi_stack.stack)
     assert done.returncode == 0, done.stderr
     label = {"label": f"{STACK_LABEL}={pulumi_stack.stack}"}
-    assert docker_client().containers.list(all=True, filters=label) == []
+    assert docker_client().containers.list(all=True, filters=label, ignore_removed=True) == []
     assert docker_client().networks.list(filters=label) == []
     with pytest.raises(docker.errors.NotFound):
         docker_client().containers.get(pulumi_stack.engine)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.conftest import PulumiStack
-from tests.live.faults_support import one_token, processes_in, until_ended
+from tests.live.faults_support import container_exists, one_token, processes_in, until_ended
 from tests.live.harness import STACK_LABEL, UP_SECONDS, Checkout, docker_client
 
 LOGIN_VARIABLES = (
@@ -47,11 +47,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PulumiStack]:
             made.purge()
 
 
-def exists(name: str) -> bool:
-    """Whether there is a container of exactly this name, running or not."""
-    return any(found.name == name for found in docker_client().containers.list(all=True, filters={"name": name}))
-
-
 def running(stack: PulumiStack, pattern: str) -> bool:
     """Whether a process of this checkout has such a command line."""
     return any(re.search(pattern, command) for command in processes_in(stack.checkout.path).values())
@@ -60,14 +55,17 @@ def running(stack: PulumiStack, pattern: str) -> bool:
 def labelled(stack: PulumiStack) -> list[str]:
     """Names of all containers and networks of the stack."""
     client, label = docker_client(), {"label": f"{STACK_LABEL}={stack.stack}"}
-    found = [*client.containers.list(all=True, filters=label), *client.networks.list(filters=label)]
+    found = [
+        *client.containers.list(all=True, filters=label, ignore_removed=True),
+        *client.networks.list(filters=label),
+    ]
     return sorted(item.name for item in found)
 
 
 MOMENTS: dict[str, tuple[Callable[[PulumiStack], bool], bool]] = {
     "the CLI has the lock": (lambda stack: running(stack, r"(^|/)pulumi .*\bup\b"), True),
-    "the engine's container is made": (lambda stack: exists(stack.engine), True),
-    "the edge's container is made": (lambda stack: exists(stack.edge), False),
+    "the engine's container is made": (lambda stack: container_exists(stack.engine), True),
+    "the edge's container is made": (lambda stack: container_exists(stack.edge), False),
 }
 """When an `up` is killed, and whether the CLI that it has started is killed with it."""
 
@@ -76,13 +74,10 @@ MOMENTS: dict[str, tuple[Callable[[PulumiStack], bool], bool]] = {
 def test_an_up_can_be_killed_with_its_cli_and_without(stack: PulumiStack, moment: str) -> None:
     # What is left must be of use to the next one; the last test of the row is the one that has to get through.
     come, with_cli = MOMENTS[moment]
-    process = stack.checkout.start("up", stack.stack)
-    reached = until_ended(process, lambda: come(stack), UP_SECONDS)
-    if not reached:
-        process.kill()
-    (os.killpg if with_cli else os.kill)(process.pid, signal.SIGKILL)
-    process.wait()
-    assert reached, f"not reached: {moment}"
+    with stack.checkout.start("up", stack.stack) as process:
+        assert until_ended(process, lambda: come(stack), UP_SECONDS), f"not reached: {moment}"
+        (os.killpg if with_cli else os.kill)(process.pid, signal.SIGKILL)
+        process.wait()
     assert process.returncode == -signal.SIGKILL
 
 

@@ -190,6 +190,12 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert re.search(word, end_of(done)), f"nothing of {word!r} at the end:\n{told}"
 
 
+def container_exists(name: str) -> bool:
+    """Whether there is a container of exactly this name, running or not."""
+    found = docker_client().containers.list(all=True, filters={"name": name}, ignore_removed=True)
+    return any(each.name == name for each in found)
+
+
 def processes_in(folder: Path) -> dict[int, str]:
     """Command lines of all processes whose working directory is this folder, but for this one."""
     found = {}

@@ -16,8 +16,10 @@ import http.client
 import itertools
 import json
 import os
+import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -41,6 +43,9 @@ UP_SECONDS = 1500
 """Patience for an `up`: on a machine that has nothing yet, the images are made first."""
 
 REQUEST_SECONDS = 180
+
+OWN_PORTS = range(20000, 30000)
+"""Below those that Linux picks for itself (net.ipv4.ip_local_port_range)."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -69,12 +74,14 @@ def wait_until(condition: Callable[[], Seen], what: str, seconds: float = 120) -
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports that nobody listens on at the loopback address now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
+    """TCP ports that nobody listens on now, and that the kernel gives to nobody's outgoing connection."""
+    found: set[int] = set()
+    while len(found) < count:
+        port = random.choice(OWN_PORTS)  # noqa: S311 - so that two sessions do not take the same
+        with socket.socket() as each, contextlib.suppress(OSError):
+            each.bind(("", port))
+            found.add(port)
+    return list(found)
 
 
 @dataclass(frozen=True)
@@ -147,9 +154,14 @@ class Checkout:
             check=False,
         )
 
-    def start(self, script: str, *arguments: str) -> subprocess.Popen[str]:
-        """The same in the background, in a process group of its own. The caller ends or awaits it."""
-        return subprocess.Popen(
+    @contextlib.contextmanager
+    def start(self, script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """The same in the background, in a process group of its own.
+
+        The block ends or awaits it. Where the block fails, it is killed with all that it has started: its lock
+        and its containers would be in the next test's way.
+        """
+        with subprocess.Popen(
             [f"scripts/{script}", *arguments],
             cwd=self.path,
             stdin=subprocess.DEVNULL,
@@ -157,7 +169,13 @@ class Checkout:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-        )
+        ) as process:
+            try:
+                yield process
+            except BaseException:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise
 
 
 class Deployment:
@@ -166,6 +184,9 @@ class Deployment:
     `settings` is what its file says, without the namespace; set keys in it with `configure`, or edit `stack_file`
     itself.
     """
+
+    how: tuple[str, ...] = ("--rehearse",)
+    """What `scripts/up` and its relatives are told besides the stack."""
 
     _numbers = itertools.count(1)
 
@@ -199,17 +220,17 @@ class Deployment:
         self.write({key: value for key, value in (self.settings | settings).items() if value is not None})
 
     def up(self, *, passes: bool | None = True) -> subprocess.CompletedProcess[str]:
-        """`scripts/up STACK --rehearse`. passes: whether it must end with status 0; None: either."""
+        """`scripts/up STACK`, see `how`. passes: whether it must end with status 0; None: either."""
         self._outputs = None
-        done = self.checkout.run("up", self.stack, "--rehearse")
+        done = self.checkout.run("up", self.stack, *self.how)
         if passes is not None:
             assert (done.returncode == 0) == passes, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
     def rotate_key(self, client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`scripts/rotate-key CLIENT --stack STACK --rehearse ARGUMENTS`, which must end with status 0."""
+        """`scripts/rotate-key CLIENT --stack STACK ARGUMENTS`, see `how`. It must end with status 0."""
         self._outputs = None
-        done = self.checkout.run("rotate-key", client, "--stack", self.stack, "--rehearse", *arguments)
+        done = self.checkout.run("rotate-key", client, "--stack", self.stack, *self.how, *arguments)
         assert done.returncode == 0, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
@@ -240,7 +261,7 @@ class Deployment:
     def _remove_leftovers(self) -> list[str]:
         label = {"label": f"{STACK_LABEL}={self.stack}"}
         client = docker_client()
-        containers = client.containers.list(all=True, filters=label)
+        containers = client.containers.list(all=True, filters=label, ignore_removed=True)
         networks = client.networks.list(filters=label)
         for container in containers:
             container.remove(force=True)

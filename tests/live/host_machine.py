@@ -16,6 +16,7 @@ import json
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -50,9 +51,19 @@ ADDRESS = "198.18.77.4"
 
 INNER_BRIDGE = "172.29.0.1/16"
 DATA_DIR = "/srv/seatable-vllm"
-BOOT_SECONDS = 60
+BOOT_SECONDS = 180
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
+
+
+@contextlib.contextmanager
+def undone_by(undo: Callable[[], None]) -> Iterator[None]:
+    """Undoes what was made where the block fails: an address can be had once, and the next test wants it."""
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
 
 
 class Machine:
@@ -65,8 +76,9 @@ class Machine:
         network = ["--network", site.network, "--ip", site.address, "--hostname", "gpu1"]
         _docker("create", "--name", name, *network, *OPTIONS, *extra, machine_image())
         daemon = {"bip": INNER_BRIDGE, "insecure-registries": [site.registry]}
-        self.put("/etc/docker/daemon.json", json.dumps(daemon))
-        self.put(f"/home/{USER}/.ssh/authorized_keys", site.key.with_suffix(".pub").read_text(), owner=1000)
+        with undone_by(self.remove):
+            self.put("/etc/docker/daemon.json", json.dumps(daemon))
+            self.put(f"/home/{USER}/.ssh/authorized_keys", site.key.with_suffix(".pub").read_text(), owner=1000)
 
     def put(self, path: str, text: str, *, owner: int = 0) -> None:
         """Writes a file in the machine, switched on or not."""
@@ -140,8 +152,9 @@ class Site:
         _docker("network", "create", "--subnet", subnet, name)
         network = ["--network", name, "--ip", str(addresses[3])]
         serve = ["docker-registry", "serve", "/etc/registry.yml"]
-        _docker("run", "--detach", "--name", f"{name}-registry", *network, machine_image(), *serve)
-        wait_until(self._answers, "a registry")
+        with undone_by(self.remove):
+            _docker("run", "--detach", "--name", f"{name}-registry", *network, machine_image(), *serve)
+            wait_until(self._answers, "a registry")
 
     def offer(self, image: str) -> str:
         """Puts an image of this computer's Docker into the registry; the name it has there.

@@ -75,8 +75,15 @@ def everything(stack: Deployment) -> dict[str, object]:
     """What there is of the stack: files with their contents' age, containers, networks."""
     client = docker_client()
     label = {"label": f"seatable-vllm.stack={stack.stack}"}
-    files = {str(path): path.stat().st_mtime_ns for path in stack.state_dir.rglob("*") if path.is_file()}
-    containers = [(each.id, each.status) for each in client.containers.list(all=True, filters=label)]
+    files: dict[str, int] = {}
+    # What is being written may be renamed while it is looked at.
+    for folder, _, names in os.walk(stack.state_dir):
+        for path in (Path(folder, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                files[str(path)] = path.stat().st_mtime_ns
+    containers = [
+        (each.id, each.status) for each in client.containers.list(all=True, filters=label, ignore_removed=True)
+    ]
     return {
         "files": {name: age for name, age in files.items() if "/data/cache/" not in name},
         "containers": sorted(containers),
@@ -223,7 +230,7 @@ def foreign_container(stack: Deployment) -> Iterator[None]:
 
 
 def test_a_port_that_another_program_holds_is_named_with_its_setting(stack: Deployment) -> None:
-    for port in ("edge", "engine"):
+    for port in ("edge", "engine", "loopback"):
         (taken,) = free_ports(1)
         stack.configure(ports={**stack.settings["ports"], port: taken})
         with listener(taken):
@@ -359,7 +366,7 @@ def test_after_all_of_these_the_right_settings_bring_the_same_stack_up(
     assert one_token(stack, stack.key()).status == http.client.OK
     client = docker_client()
     label = {"label": f"seatable-vllm.stack={stack.stack}"}
-    names = sorted(each.name for each in client.containers.list(all=True, filters=label))
+    names = sorted(each.name for each in client.containers.list(all=True, filters=label, ignore_removed=True))
     assert names == [stack.edge, stack.engine]
     assert "nothing changed" in stack.up().stderr
     assert stack.settings == right

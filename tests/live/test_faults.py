@@ -237,7 +237,9 @@ def test_a_stack_that_comes_fails_and_goes_beside_this_one_does_not_touch_it(
     beside = Deployment(checkout, "beside", {"images": {"vllm": image_of(stack.edge)}})
     try:
         beside.up(passes=False)
-        owned = docker_client().containers.list(all=True, filters={"label": f"seatable-vllm.stack={beside.stack}"})
+        owned = docker_client().containers.list(
+            all=True, filters={"label": f"seatable-vllm.stack={beside.stack}"}, ignore_removed=True
+        )
         assert {container.name for container in owned} == {beside.edge, beside.engine}
         assert stack.containers() == before
     finally:

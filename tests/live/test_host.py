@@ -7,112 +7,32 @@ rehearsal does not take (it forwards Docker's socket instead).
 
 from __future__ import annotations
 
-import json
-import os
 import random
 import re
-import shlex
-import socket
-import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from catalog.images import HAPROXY, VLLM_CPU
-from checks.endpoint import Target, ask
-from tests.live.harness import LOOPBACK, Checkout, Container, Deployment, free_ports, wait_until
-from tests.live.host_machine import ADDRESS, Machine, Site
-from tests.live.machine_image import USER
+from checks.endpoint import ask
+from tests.live.harness import LOOPBACK, Checkout, free_ports, wait_until
+from tests.live.host_support import MODEL, NAMED, OnMachine, Place, cut_up, secure, shown_certificate
 
 if TYPE_CHECKING:
     from tests.live.conftest import Shared
 
-MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 CONNECTIONS_OF_AN_UP = 6
-BACK_SECONDS = 240
 
-
-class OnMachine(Deployment):
-    """A stack on the machine; its endpoint is asked through the tunnel that its outputs name."""
-
-    def __init__(self, checkout: Checkout, site: Site, images: dict[str, str], machine: Machine) -> None:
-        place = {"kind": "host", "ssh": f"{USER}@{ADDRESS}", "ssh_key": str(site.key)}
-        super().__init__(checkout, "host", {"machine": place, "images": images})
-        self.machine = machine
-        self._tunnel: subprocess.Popen[bytes] | None = None
-
-    def container(self, name: str) -> Container:
-        """As in Deployment, on the machine."""
-        (found,) = json.loads(self.machine.run(f"docker inspect {name}"))
-        state = found["State"]
-        return Container(found["Id"], state["StartedAt"], found["RestartCount"], state["Status"])
-
-    def open_tunnel(self) -> None:
-        """Pastes the line of the outputs into a shell, as a client's administrator does."""
-        trusting = "ssh -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null "
-        line = shlex.split(str(self.outputs()["tunnel"]).replace("ssh ", trusting, 1))
-
-        def through() -> bool:
-            if self._tunnel is None or self._tunnel.poll() is not None:  # the machine may still be booting
-                self._tunnel = subprocess.Popen(line, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            return self.answers()
-
-        self.close_tunnel()
-        wait_until(through, "the endpoint behind the tunnel", BACK_SECONDS)
-
-    def close_tunnel(self) -> None:
-        """Ends it."""
-        if self._tunnel:
-            self._tunnel.terminate()
-            self._tunnel.wait()
-            self._tunnel = None
-
-    def answers(self) -> bool:
-        """Whether a completion comes through."""
-        try:
-            body = self.chat("Say OK.", max_tokens=2)
-            return self.ask("POST", "/v1/chat/completions", key=self.key(), body=body).status == 200
-        except OSError:
-            return False
-
-    def logins(self) -> int:
-        """How many SSH connections the machine has let in so far."""
-        return self.machine.run("sudo journalctl --quiet --unit ssh").count("Accepted publickey")
-
-    def cut_every_connection(self) -> None:
-        """Ends the sessions that the machine's sshd has."""
-        self.machine.run("sudo pkill -KILL --full '^sshd: ubuntu'", check=False)
-
-
-class Place:
-    """What the tests of this file share."""
-
-    def __init__(self, checkout: Checkout, folder: Path) -> None:
-        self.name = f"svt{os.getpid()}"
-        self.disk = f"{self.name}-disk"
-        self.site = Site(self.name, folder)
-        images = {"vllm": VLLM_CPU.made or "", "haproxy": HAPROXY.made or ""}
-        offered = {name: self.site.offer(image) for name, image in images.items()}
-        self.machine = Machine(f"{self.name}-1", self.site, self.disk)
-        self.machine.give_model(MODEL)
-        self.stack = OnMachine(checkout, self.site, offered, self.machine)
-
-    def replace_machine(self) -> Machine:
-        """Another machine at the same address, with the disk of the old one and nothing else of it."""
-        self.machine.remove()
-        self.machine = self.stack.machine = Machine(f"{self.name}-2", self.site, self.disk)
-        return self.machine
-
-    def remove(self) -> None:
-        """Takes everything away."""
-        self.stack.close_tunnel()
-        self.machine.remove()
-        self.site.remove()
-        subprocess.run(["docker", "volume", "rm", "--force", self.disk], capture_output=True, check=False)
+CUTS = (
+    ("deploying", 0.5),
+    ("deploying", 2),
+    ("deploying", 4),
+    ("readiness-gate: waiting", 0),
+    ("readiness-gate: waiting", 3),
+)
+"""When the connections of an `up` end: the word it has said, and the longest time after it, in seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -128,33 +48,17 @@ def place(checkout: Checkout, _shared: Shared, tmp_path_factory: pytest.TempPath
 def on_host(place: Place) -> OnMachine:
     """The stack, up: its first `up` began before the machine was switched on."""
     stack = place.stack
-    up = stack.checkout.start("up", stack.stack, "--rehearse")
     told: list[str] = []
-    assert up.stdout is not None
-    reader = threading.Thread(target=lambda: told.extend(up.stdout or ()), daemon=True)
-    reader.start()
-    wait_until(lambda: "reaching" in "".join(told), "the begin of an up")
-    place.machine.start()
-    wait_until(lambda: up.poll() is not None, "the end of an up", 600)
-    reader.join()
+    with stack.checkout.start("up", stack.stack, "--rehearse") as up:
+        reader = threading.Thread(target=lambda: told.extend(up.stdout or ()), daemon=True)
+        reader.start()
+        wait_until(lambda: "reaching" in "".join(told), "the begin of an up")
+        place.machine.start()
+        wait_until(lambda: up.poll() is not None, "the end of an up", 600)
+        reader.join()
     assert up.returncode == 0, "".join(told)
     stack.open_tunnel()
     return stack
-
-
-def cut_up(stack: OnMachine, word: str, seconds: float) -> tuple[str, int]:
-    """What an `up` says, and its status, whose connections all end at once, so long after it has said a word."""
-    up = stack.checkout.start("up", stack.stack, "--rehearse")
-    assert up.stdout is not None
-    told = []
-    cut = threading.Timer(seconds, stack.cut_every_connection)
-    for line in up.stdout:
-        told.append(line)
-        if word in line and not cut.is_alive() and not cut.finished.is_set():
-            cut.start()
-    assert word in "".join(told)
-    cut.join()
-    return "".join(told), up.wait()
 
 
 def sightings(stack: OnMachine, done: threading.Event) -> list[str]:
@@ -204,21 +108,19 @@ def test_a_clients_key_is_rotated_without_a_restart(on_host: OnMachine) -> None:
     assert on_host.containers() == containers
 
 
-def test_an_up_whose_connection_is_cut_ends_in_words_and_the_next_one_goes_on(on_host: OnMachine) -> None:
-    """The change is an option of vLLM: another engine, the same edge."""
+def test_an_up_whose_connections_are_cut_ends_in_words_and_the_next_one_goes_on(on_host: OnMachine) -> None:
+    """Five in a row, each with another option of vLLM, so another engine, on what the last one has left."""
     edge, engine = on_host.container(on_host.edge), on_host.container(on_host.engine)
-    on_host.configure(model={"name": MODEL, "extra_args": {"max-num-seqs": 8}})
-    told, status = cut_up(on_host, "readiness-gate: waiting", 0)
-    assert status != 0, told
-    assert "Traceback" not in told, told
-    moment = random.uniform(0, 2)  # noqa: S311 - told when it fails
-    told, status = cut_up(on_host, "deploying", moment)
-    assert "Traceback" not in told, f"cut after {moment} s, status {status}: {told}"
+    for number, (word, longest) in enumerate(CUTS, start=8):
+        on_host.configure(model={"name": MODEL, "extra_args": {"max-num-seqs": number}})
+        moment = random.uniform(0, longest)  # noqa: S311 - told when it fails
+        told, status = cut_up(on_host, word, moment)
+        assert "Traceback" not in told, f"cut {moment} s after {word!r}, status {status}: {told}"
+        assert status != 0 or longest, f"nobody noticed the cut: {told}"
     on_host.up()
     assert on_host.container(on_host.edge) == edge
     assert on_host.container(on_host.engine).id != engine.id
-    config = on_host.machine.run("cat /srv/seatable-vllm/vllm/config.yaml")
-    assert "max-num-seqs: 8" in config
+    assert f"max-num-seqs: {number}" in on_host.machine.run("cat /srv/seatable-vllm/vllm/config.yaml")
     on_host.open_tunnel()
 
 
@@ -254,42 +156,12 @@ def test_keys_are_in_no_argument_list_log_or_inspection_on_the_machine(on_host: 
     assert readable == ""
 
 
-NAMED = {"host": "llm.example.com", "tls": "private-ca"}
-OFFICE = "198.18.77.1"
-"""This computer's address in the machine's network."""
-
-
-def secure(stack: OnMachine, client: str) -> Target:
-    """The endpoint under its name, at the machine's address, as a client of this computer sees it."""
-    told = stack.outputs()
-    key, model = told["clients"][client]["key"], told["model"]
-    return Target(
-        told["endpoint"],
-        key,
-        model,
-        told["max_model_len"],
-        tools=False,
-        ca=told["ca_certificate"],
-        address=ADDRESS,
-    )
-
-
-def shown_certificate(target: Target, port: int) -> str:
-    """The certificate that the edge shows, in PEM."""
-    context = ssl.create_default_context(cadata=target.ca)
-    with (
-        socket.create_connection((ADDRESS, port), timeout=20) as plain,
-        context.wrap_socket(plain, server_hostname=NAMED["host"]) as tls,
-    ):
-        return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True) or b"")
-
-
 def test_a_name_brings_tls_on_the_machines_own_addresses_and_a_timer_that_renews_it(on_host: OnMachine) -> None:
     """A private CA here; `test_tls` has the other sources. The engine is not touched by any of it."""
     engine, plain = on_host.container(on_host.engine), on_host.settings
     (port,) = free_ports(1)
     clients = {
-        "office": {"kind": "seatable", "cidrs": [f"{OFFICE}/32"]},
+        "office": {"kind": "seatable", "cidrs": [f"{on_host.office}/32"]},
         "away": {"kind": "openai", "cidrs": ["203.0.113.7/32"]},
     }
     on_host.configure(domain=NAMED, clients=clients, ports={**plain["ports"], "edge": port}, key_generations=None)

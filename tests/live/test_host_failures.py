@@ -25,8 +25,8 @@ from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from images.obtain import obtain
 from tests.live.conftest import Shared
 from tests.live.faults_support import assert_explained, assert_refused
-from tests.live.harness import LOOPBACK, Checkout, Deployment
-from tests.live.host_machine import DATA_DIR, Machine, Site
+from tests.live.harness import LOOPBACK, Checkout, Deployment, free_ports
+from tests.live.host_machine import DATA_DIR, Machine, Site, undone_by
 from tests.live.machine_image import USER
 
 # Those that share a stack come first, and its engine makes room; `make_stack` is what tells them apart.
@@ -58,11 +58,13 @@ class FailingHost:
     def __init__(self, checkout: Checkout, folder: Path) -> None:
         name = f"svf{os.getpid()}"
         self.site = Site(name, folder, SUBNET)
-        self.machine = Machine(f"{name}-1", self.site)
-        self.machine.start()
+        with undone_by(self.site.remove):
+            self.machine = Machine(f"{name}-1", self.site)
         self.stack = Deployment(checkout, "hostfail", {"machine": self.way()})
         self.right = self.stack.settings
-        self.machine.booted()
+        with undone_by(self.remove_machine):
+            self.machine.start()
+            self.machine.booted()
 
     def way(self, **changed: Any) -> dict[str, Any]:
         """The setting `machine` as it should be, but for what is given."""
@@ -94,8 +96,12 @@ class FailingHost:
         try:
             self.stack.purge()
         finally:
-            self.machine.remove()
-            self.site.remove()
+            self.remove_machine()
+
+    def remove_machine(self) -> None:
+        """Takes the machine and its network away."""
+        self.machine.remove()
+        self.site.remove()
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +189,9 @@ def taken(port: str) -> Breaking:
 
     @contextlib.contextmanager
     def breaking(host: FailingHost) -> Iterator[None]:
+        if port == "loopback":
+            (number,) = free_ports(1)
+            host.stack.configure(ports={**host.stack.settings["ports"], port: number})
         number = host.stack.settings["ports"][port]
         listen = f"python3 -m http.server --bind {LOOPBACK} {number}"
         host.machine.as_root(
@@ -333,6 +342,7 @@ ROWS: dict[str, Row] = {
     ),
     "the-edges-port-is-taken": Row(taken("edge"), r"port in use: \d+", r"seatable-vllm:ports\.edge"),
     "the-engines-port-is-taken": Row(taken("engine"), r"port in use: \d+", r"seatable-vllm:ports\.engine"),
+    "the-loopback-port-is-taken": Row(taken("loopback"), r"port in use: \d+", r"seatable-vllm:ports\.loopback"),
 }
 
 

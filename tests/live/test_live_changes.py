@@ -60,7 +60,11 @@ class Load:
     def __enter__(self) -> Load:
         for thread in self._threads:
             thread.start()
-        wait_until(lambda: len({sent.how for sent in self.sent}) == 3, "an answer to each kind of request")
+        try:
+            wait_until(lambda: len({sent.how for sent in self.sent}) == 3, "an answer to each kind of request")
+        except AssertionError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -164,11 +168,13 @@ def nothing_is_disturbed(
     key, address, refused = leaving or (deployment.key(client), source, None)
     streams = Streams(deployment, key, address)
     with Load(deployment, client, source) as load:
-        streams.begin()
-        before = len(load.sent)
-        yield
-        wait_until(lambda: len(load.sent) - before >= REQUESTS, f"{REQUESTS} requests")
-        streams.end()
+        try:
+            streams.begin()
+            before = len(load.sent)
+            yield
+            wait_until(lambda: len(load.sent) - before >= REQUESTS, f"{REQUESTS} requests")
+        finally:
+            streams.end()
     old = load.sent[0].generation
     failed = Counter((sent.how, sent.outcome) for sent in load.sent if sent.outcome != "200")
     assert not failed, f"of {len(load.sent)} requests: {failed}"

@@ -605,7 +605,9 @@ class Watch:
             for process in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):
                     self.texts.append(process.read_text(errors="replace"))
-            for container in docker_client().containers.list(filters={"name": "seatable-vllm-acme"}):
+            for container in docker_client().containers.list(
+                filters={"name": "seatable-vllm-acme"}, ignore_removed=True
+            ):
                 self.texts.append(json.dumps(container.attrs))
 
 

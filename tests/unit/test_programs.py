@@ -30,14 +30,16 @@ from components.edge import release_program, reload_program
 from components.image import image_program
 from components.machine.local import LocalMachineArgs, ready_program
 from components.machine.machine import write_file_program
+from components.parser_proof import parser_program
 from components.weights import lost_program, weights_program
 from scripts.commands.failure_text import last_lines
+from settings import Model
 
 if TYPE_CHECKING:
     from tests.conftest import Asked, FakeCommand, FakeEndpoint, RecordProgram, Reply
 
 COMMANDS = ("machine-ready", "inference-image-present", "inference-weights-present", "inference-config",
-            "inference-watchdog", "edge-image-present", "edge-release", "edge-reload",
+            "inference-watchdog", "inference-parser-fits", "edge-image-present", "edge-release", "edge-reload",
             "readiness-gate")  # fmt: skip
 
 WEIRD_NAMES = ("plain", "it's", 'a "quoted" name', "two  spaces", "$HOME", "$(touch pwned)", "`touch pwned`", "*",
@@ -98,7 +100,10 @@ def test_a_bash_program_stops_at_its_first_error(name: str, record_program: Reco
         assert inputs["stdin"].startswith("set -euo pipefail\n")
 
 
-@pytest.mark.parametrize(("name", "word"), [("edge-reload", "RELOAD"), ("inference-weights-present", "FETCH")])
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("edge-reload", "RELOAD"), ("inference-weights-present", "FETCH"), ("inference-parser-fits", "ASK")],
+)
 def test_python_inside_a_bash_program_is_whole_too(name: str, word: str, record_program: RecordProgram) -> None:
     text = here_documents(record_program().one(name).inputs["stdin"])[word]
     compile(text, name, "exec")
@@ -121,11 +126,13 @@ def test_a_weird_data_directory_breaks_no_program(name: str) -> None:
         "gpus": "auto",
         "edge_port": 8080,
         "engine_port": 18000,
+        "loopback_port": None,
     }
     for program in (
         ready_program(args),
         weights_program(folder, "owner/model", None, "image:1", None),
         release_program(folder, EdgeFiles("0" * 12, {}), "image:1"),
+        parser_program("image:1", f"{folder}/models", Model()),
         write_file_program(f"{folder}/x", "content", "0600"),
     ):
         read = subprocess.run(["bash", "-n"], input=program, capture_output=True, text=True, check=False)
@@ -545,6 +552,7 @@ def machine(data_dir: Path, **changes: object) -> str:
         "gpus": "auto",
         "edge_port": free_port(),
         "engine_port": free_port(),
+        "loopback_port": None,
     }
     return ready_program({**args, **changes})  # type: ignore[typeddict-item]
 
@@ -554,15 +562,17 @@ RUNC = '{"io.containerd.runc.v2":{"path":"runc"},"runc":{"path":"runc"}}'
 NVIDIA = '{"nvidia":{"path":"nvidia-container-runtime"},"runc":{"path":"runc"}}'
 
 
-def docker_info(fake_command: FakeCommand, runtimes: str = RUNC, more: str = "", listed: str = "") -> None:
-    """A `docker` that answers `info` and `ps`."""
+def docker_info(
+    fake_command: FakeCommand, runtimes: str = RUNC, more: str = "", listed: str = "", by_name: str = ""
+) -> None:
+    """A `docker` that answers `info` and `ps`. by_name: what it lists where it is asked for the edge's name."""
     fake_command.add(
         "docker",
         f"""case "$1 $3" in
   "info {{{{.DockerRootDir}}}}") echo /;;
   info*) {more}
     echo '{DOCKER_ID} {runtimes}';;
-  ps*) printf '%s' '{listed}';;
+  ps*) if [[ "$*" == *name=-edge* ]]; then printf '%s' '{by_name}'; else printf '%s' '{listed}'; fi;;
 esac""",
     )
 
@@ -689,7 +699,7 @@ def test_a_disk_that_is_nearly_full_is_told_with_figures_and_the_setting(
     assert found.failure.name == "disk-full"
 
 
-@pytest.mark.parametrize("which", ["edge", "engine"])
+@pytest.mark.parametrize("which", ["edge", "engine", "loopback"])
 def test_a_port_that_another_program_has_is_told_with_its_number_and_setting(
     which: str, tmp_path: Path, fake_command: FakeCommand
 ) -> None:
@@ -713,6 +723,40 @@ def test_a_port_that_the_stacks_own_container_has_is_no_failure(tmp_path: Path, 
     (listed,) = [call for call in fake_command.calls if call[1] == "ps"]
     assert "label=seatable-vllm.stack=local" in listed
     assert f"label=seatable-vllm.port={port}" in listed
+
+
+def edge_with_loopback_port(data: Path, port: int) -> None:
+    """Lays down the configuration in force of an edge that has this port beside its own."""
+    live = data / "edge" / "live"
+    live.mkdir(parents=True)
+    files = edge_files(
+        clients={}, client_keys={}, engine_key="k", bind=[], engine="127.0.0.1:1", loopback_port=port
+    )
+    (live / CONFIGURATION).write_text(files.files[CONFIGURATION])
+
+
+@pytest.mark.parametrize("runs", [True, False], ids=["the edge runs", "the edge does not run"])
+def test_a_loopback_port_is_the_stacks_own_where_its_edge_runs_with_it(
+    runs: bool, tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    docker_info(fake_command, by_name="0123456789ab" if runs else "")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        edge_with_loopback_port(tmp_path / "data", port)
+        done = run_bash(machine(tmp_path / "data", loopback_port=port), fake_command.environment)
+    assert (done.returncode == 0) == runs, done.stderr
+    assert runs or "seatable-vllm:ports.loopback" in done.stderr
+
+
+def test_another_loopback_port_than_that_of_the_edge_that_runs_is_not_the_stacks_own(
+    tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    docker_info(fake_command, by_name="0123456789ab")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        edge_with_loopback_port(tmp_path / "data", free_port())
+        text = machine_failure(machine(tmp_path / "data", loopback_port=port), fake_command.environment)
+    assert "seatable-vllm:ports.loopback" in text
 
 
 # Weights

@@ -1,0 +1,34 @@
+"""Whether a model fits the GPUs of an instance type, by the forecast of `catalog.sizing`."""
+
+from __future__ import annotations
+
+from catalog.aws.account import WantedModel
+from catalog.aws.instance_types import InstanceType
+from catalog.gpus import gpu
+from catalog.models import KNOWN_MODELS
+from catalog.sizing import Serving, fits
+
+
+def gpus_used(model: WantedModel) -> int:
+    """How many GPUs vLLM spreads the model over; one unless the stack says otherwise."""
+    serving = Serving.from_options(model["extra_args"])
+    return (serving.tensor_parallel or 1) * (serving.pipeline_parallel or 1)
+
+
+def memory_problem(model: WantedModel, kind: InstanceType) -> tuple[str, str] | None:
+    """Cause and change where a known model does not fit the GPUs that it is given, else None."""
+    known, used = KNOWN_MODELS.get(model["name"]), gpus_used(model)
+    if known is None:
+        return None
+    nvlink = kind.family.startswith("p") and kind.gpus > 1  # no G type has it
+    card = gpu(kind.gpu, kind.mib_per_gpu, float(kind.compute_capability), nvlink=nvlink)
+    found = fits(
+        known.shape, card, used, model["context_tokens"], serving=Serving.from_options(model["extra_args"])
+    )
+    if found.fits:
+        return None
+    levers = "; or ".join(lever.text for lever in found.levers[:3])
+    return (
+        f"{model['name']} does not fit {used} GPU of {kind.name}: {found.why}",
+        levers or "take a type with more GPU memory, or a smaller or quantised model (seatable-vllm:model.name)",
+    )
