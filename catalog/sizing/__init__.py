@@ -3,6 +3,8 @@
 shape = ModelShape.from_config(config, weights_bytes)       # a parsed config.json and its safetensors files
 fit = fits(shape, Gpu("L4", 22700, 8.9), gpus=1, max_model_len=65536)
 fit.fits, fit.why, fit.levers, fit.max_model_len, fit.concurrency, fit.memory
+
+With `serving=Serving.from_options(extra_args)` it answers for a stack's own options.
 """
 
 from catalog.sizing.fit import Fit, Lever, Serving, fits, parallel

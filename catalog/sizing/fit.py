@@ -59,6 +59,29 @@ class Serving:
     """None, with pipeline_parallel None too: chosen by the rules of `parallel`."""
     pipeline_parallel: int | None = None
 
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Serving:
+        """What `model.extra_args` of a stack says. One GPU is used unless it has parallel sizes, as vLLM does."""
+
+        def number(name: str) -> int | None:
+            value = options.get(name)
+            return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+        share = options.get("gpu-memory-utilization")
+        return cls(
+            utilization=float(share) if isinstance(share, int | float) and 0 < share <= 1 else UTILIZATION,
+            max_num_seqs=number("max-num-seqs") or MAX_NUM_SEQS,
+            batched_tokens=number("max-num-batched-tokens"),
+            block=number("block-size"),
+            fp8_kv=str(options.get("kv-cache-dtype", "")).startswith("fp8"),
+            text_only=options.get("language-model-only") is True,
+            eager=options.get("enforce-eager") is True,
+            prefix_caching=options.get("enable-prefix-caching") is not False,
+            state_bytes={"float32": 4, "float16": 2, "bfloat16": 2}.get(str(options.get("mamba-ssm-cache-dtype"))),
+            tensor_parallel=number("tensor-parallel-size") or 1,
+            pipeline_parallel=number("pipeline-parallel-size") or 1,
+        )
+
 
 @dataclass(frozen=True)
 class Lever:

@@ -177,6 +177,9 @@ MLA_TYPES = frozenset(
 )
 """`model_type`s whose attention vLLM 0.32 runs as MLA (transformers_utils/model_arch_config_convertor.py)."""
 
+NO_HEAD_DIM = "qwen2"
+"""Beginning of the `model_type`s whose code in vLLM takes no notice of a `head_dim`."""
+
 _NAMES = {
     "full_attention": "full",
     "attention": "full",
@@ -251,7 +254,8 @@ def _layer(keys: _Keys, kind: str) -> Layer | None:
     if kind == "state":
         return _gated_delta_net(keys) if keys.values.get("linear_num_value_heads") else _mamba2(keys)
     heads = keys.number("num_attention_heads")
-    size = keys.optional("head_dim") or keys.number("hidden_size") // heads
+    size = 0 if str(keys.values.get("model_type")).startswith(NO_HEAD_DIM) else keys.optional("head_dim")
+    size = size or keys.number("hidden_size") // heads
     kv_heads = keys.number("num_key_value_heads", heads)
     model = keys.values.get("model_type")
     if kind == "full" and model in ("gemma4_text", "gemma4_unified_text"):

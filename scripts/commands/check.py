@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from checks.endpoint import Target, run
+from scripts.commands.check_cache import cache_line
 from scripts.commands.client_file import look_through
 from scripts.commands.deployed import outputs_of
 from scripts.commands.errors import CommandError
@@ -38,9 +39,15 @@ def main(arguments: list[str]) -> int:
         raise CommandError(
             f"{client} sends from {settings.clients[client].cidrs}, not from here; check it from there"
         )
-    target = client_target(settings, outputs_of(options.stack), client)
+    outputs = outputs_of(options.stack)
+    target = client_target(settings, outputs, client)
     with reaching(options.stack, settings, target) as within_reach:
-        return _check(within_reach, client)
+        status = _check(within_reach, client)
+    machine = outputs.get("machine")
+    device = str(machine.get("device")) if isinstance(machine, dict) else "gpu"
+    if line := cache_line(options.stack, settings, device):
+        print(f"held   {line}")
+    return status
 
 
 @contextlib.contextmanager

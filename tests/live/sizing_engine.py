@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 
 def main() -> None:
@@ -88,16 +89,14 @@ def _rule(engine: Any, rule: dict[str, Any]) -> dict[str, Any]:
     layers = rule["layers"]
     borders = [get_pp_indices(layers, at, stages) for at in range(stages)]
     parts = [{name: spec for name, spec in specs.items() if first <= _place(name) < end} for first, end in borders]
-    if rule["device"] == "gpu":
-        # The runner that a GPU has decides how many batches are under way.
-        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"
+    # The runner decides how many batches are under way; GPUs have the second, which needs Triton.
+    runner = mock.patch.object(type(config), "use_v2_model_runner", rule["device"] == "gpu")
     try:
-        configs = get_kv_cache_configs(config, parts, [rule["bytes"]] * stages)
-        tokens, concurrency = get_kv_cache_capacity(config, generate_scheduler_kv_cache_config(configs))
+        with runner:
+            configs = get_kv_cache_configs(config, parts, [rule["bytes"]] * stages)
+            tokens, concurrency = get_kv_cache_capacity(config, generate_scheduler_kv_cache_config(configs))
     except ValueError as error:
         return {"starts": False, "says": str(error)}
-    finally:
-        os.environ.pop("VLLM_USE_V2_MODEL_RUNNER", None)
     return {"starts": True, "blocks": configs[0].num_blocks, "tokens": tokens, "concurrency": concurrency}
 
 

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from catalog.images import VLLM_CPU
+from catalog.models import SMOLLM2
 from catalog.sizing import KvOptions, Latent, ModelShape, Serving, plan
 from catalog.sizing.config_defaults import text_defaults
-from tests.live.conftest import HERE
+from catalog.vllm import CPU_KV_GIB
+from tests.live.conftest import HERE, Shared
 from tests.sizing_combinations import COMBINATIONS, Combination
 
 PROJECT = HERE.parents[1]
@@ -87,14 +89,20 @@ MLA = {
     "v_head_dim": 128,
     "q_lora_rank": None,
     "num_key_value_heads": 8,
-    "n_routed_experts": None,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
     "first_k_dense_replace": 4,
     "head_dim": None,
 }
 F32 = {"mamba_ssm_cache_dtype": "float32"}
 """What the CPU's kernels take, so that the state has one size on every processor."""
 
+SMALL = json.loads((PROJECT / "catalog" / "models.json").read_text())["models"][SMOLLM2]["config"]
+
 CASES = [
+    # As the stack `local` has it; scripts/check shows the same two figures.
+    Case("smollm2", {**SMALL, "dtype": "bfloat16"}, 8192, mib=1024 * CPU_KV_GIB),
     Case("llama", _config("LlamaForCausalLM", "llama"), 1000),
     Case("llama-block-32", _config("LlamaForCausalLM", "llama"), 40000, block=32, mib=200),
     Case("qwen2", _config("Qwen2ForCausalLM", "qwen2", num_key_value_heads=4), 32768, mib=128),
@@ -172,7 +180,6 @@ def _small(asked: Combination, ranks: int) -> dict[str, Any]:
         **text,
         "architectures": [TEXT_ONLY.get(row["architectures"][0], row["architectures"][0])],
         "head_dim": text.get("head_dim") or text["hidden_size"] // heads,
-        "num_attention_heads": heads // ranks,
         "num_key_value_heads": max(1, text["num_key_value_heads"] // ranks),
         **{key: text[key] // ranks for key in ("linear_num_key_heads", "linear_num_value_heads") if key in text},
         **dict.fromkeys(("hidden_size", "intermediate_size", "moe_intermediate_size"), 64),
@@ -180,11 +187,14 @@ def _small(asked: Combination, ranks: int) -> dict[str, Any]:
         **{"num_experts_per_tok": 1, "vocab_size": 128, "intermediate_size_mlp": 64, "dtype": "bfloat16"},
         **{"shared_expert_intermediate_size": 64, "query_pre_attn_scalar": 64, "attention_bias": False},
     }
+    config["num_attention_heads"] = config["num_key_value_heads"]
+    if config["model_type"].startswith("qwen2"):  # takes the size of a head from that of all
+        config["hidden_size"] = config["head_dim"] * config["num_attention_heads"]
     config.pop("quantization_config", None)
     if "kv_lora_rank" in config:
         # The second version with dense layers has the same cache as the third with experts.
         config |= {**MLA, "model_type": "deepseek_v2", "architectures": ["DeepseekV2ForCausalLM"]}
-        config |= {"num_attention_heads": 2, "num_key_value_heads": 2, "first_k_dense_replace": 999}
+        config |= {"num_attention_heads": 2, "num_key_value_heads": 2, "first_k_dense_replace": 99}
     return config
 
 
@@ -244,8 +254,9 @@ def _models() -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def engines() -> dict[str, Any]:
+def engines(_shared: Shared) -> dict[str, Any]:
     """What the engine says of each question, by name. One container for all of them."""
+    _shared.release()
     image = next((tag for tag in (VLLM_CPU.made, VLLM_CPU.official) if tag and _present(tag)), None)
     if image is None:
         reason = "the image of vLLM for CPUs is not on this machine"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from catalog.gpus import UnknownGpuError, parse_gpu
-from catalog.models import KNOWN_MODELS
+from catalog.models import KNOWN_MODELS, SMOLLM2
 from catalog.sizing import (
     GIB,
     Gpu,
@@ -27,6 +27,8 @@ from catalog.sizing import (
     plan,
 )
 from catalog.sizing.kv import stage_borders
+from catalog.sizing.truth import Cache, cache_of, told
+from catalog.vllm import CPU_KV_GIB
 from tests.sizing_combinations import COMBINATIONS, Combination
 
 KIB = 1 << 10
@@ -290,3 +292,45 @@ def test_a_model_fits_its_gpus_or_the_first_lever_is_named(asked: Combination) -
 def test_the_combinations_are_many_and_of_both_kinds() -> None:
     assert len(COMBINATIONS) >= 30
     assert 10 < sum(asked.fits for asked in COMBINATIONS) < len(COMBINATIONS) - 10
+
+
+METRICS = """\
+# HELP vllm:cache_config_info Information of the LLMEngine CacheConfig
+# TYPE vllm:cache_config_info gauge
+vllm:cache_config_info{block_size="128",cache_dtype="auto",engine="0",gpu_memory_utilization="0.92",\
+kv_cache_max_concurrency="5.6875",kv_cache_size_tokens="46592",num_gpu_blocks="364"} 1.0
+"""
+
+
+def test_the_truth_is_read_from_the_engines_metrics_and_shown_beside_the_forecast() -> None:
+    cache = cache_of(METRICS)
+    assert cache == Cache(364, 128, 46592, 5.6875)
+    forecast = plan(KNOWN_MODELS[SMOLLM2].shape, KvOptions("cpu")).tokens(CPU_KV_GIB * GIB, 8192)
+    assert told(cache, 8192, forecast).endswith("5.69 requests of 8,192 at once; forecast 46,592 tokens")
+    assert "which is not the same" in told(cache, 8192, 46000)
+    assert "forecast" not in told(cache, 8192, None)
+
+
+@pytest.mark.parametrize(
+    "metrics", ["", "vllm:cache_config_info 1.0", 'vllm:cache_config_info{block_size="x"} 1.0']
+)
+def test_metrics_that_do_not_say_it_are_no_failure(metrics: str) -> None:
+    assert cache_of(metrics) is None
+
+
+def test_a_stacks_options_decide_as_they_do_for_vllm() -> None:
+    model = KNOWN_MODELS["Qwen/Qwen3-8B"].shape
+    # One GPU is used however many there are, unless the stack says so.
+    assert not fits(model, L4, 4, 40960, serving=Serving.from_options({})).fits
+    for options in (
+        {"tensor-parallel-size": 2},
+        {"pipeline-parallel-size": 4},
+        {"kv-cache-dtype": "fp8"},
+    ):
+        assert fits(model, L4, 4, 40960, serving=Serving.from_options(options)).fits, options
+    less = fits(model, L4, 1, 16384, serving=Serving.from_options({"gpu-memory-utilization": 0.8}))
+    assert less.memory.kv < fits(model, L4, 1, 16384).memory.kv
+    eager = fits(model, L4, 1, 16384, serving=Serving.from_options({"enforce-eager": True, "max-num-seqs": 8}))
+    assert eager.memory.overhead < fits(model, L4, 1, 16384).memory.overhead
+    # What is no number is vLLM's to refuse, and none of this forecast's business.
+    assert Serving.from_options({"max-num-seqs": "many", "gpu-memory-utilization": 7}) == Serving.from_options({})

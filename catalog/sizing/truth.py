@@ -1,0 +1,45 @@
+"""What a running vLLM says of its cache, to lay beside the forecast."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Labels of the metric `vllm:cache_config_info`.
+
+    tokens: keys and values that are held at once. concurrency: requests of max_model_len tokens held at once.
+    """
+
+    blocks: int
+    block: int
+    tokens: int
+    concurrency: float
+
+
+def cache_of(metrics: str) -> Cache | None:
+    """The cache by the text of /metrics; None where vLLM does not say it."""
+    line = re.search(r"^vllm:cache_config_info\{(.*)\}", metrics, re.MULTILINE)
+    labels = dict(re.findall(r'(\w+)="([^"]*)"', line[1])) if line else {}
+    try:
+        return Cache(
+            int(labels["num_gpu_blocks"]),
+            int(labels["block_size"]),
+            int(labels["kv_cache_size_tokens"]),
+            float(labels["kv_cache_max_concurrency"]),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def told(cache: Cache, max_model_len: int, forecast: int | None) -> str:
+    """One line for a person: what is held at once, and what was forecast where that is known (in tokens)."""
+    requests = f"{cache.concurrency:.2f} requests of {max_model_len:,} at once"
+    held = f"{cache.tokens:,} tokens of keys and values, {requests}"
+    if forecast is None:
+        return held
+    return f"{held}; forecast {forecast:,} tokens" + (
+        "" if forecast == cache.tokens else ", which is not the same"
+    )
