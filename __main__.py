@@ -1,9 +1,10 @@
-"""One private vLLM endpoint per stack: machine, engine, edge, proof, settings for the clients."""
+"""One private vLLM endpoint per stack: machine, name, engine, edge, proof, settings for the clients."""
 
 import pulumi
 
 from components.certificates import certificates_for
 from components.client_settings import ClientSettings
+from components.dns import dns_for
 from components.edge import Edge
 from components.inference import Inference
 from components.keys import Keys
@@ -17,6 +18,8 @@ try:
     machine = machine_for(settings)
 except SettingsError as error:
     raise pulumi.RunError(str(error)) from None
+
+dns = dns_for(settings, machine)
 
 certificates = certificates_for(settings, machine)
 
@@ -77,6 +80,7 @@ client_settings = ClientSettings(
         "certificates": certificates,
         "keys": keys,
         "readiness": readiness,
+        "dns": dns,
     },
 )
 

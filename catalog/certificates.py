@@ -122,10 +122,11 @@ def proof_record(host: str) -> str:
     return f"_acme-challenge.{host}"
 
 
-def route53_policy(host: str, zone_id: str | None) -> str:
+def route53_policy(host: str, zone_id: str | None, *, listing: bool = False) -> str:
     """The least that an IAM role or user needs for this one name, as a policy in JSON.
 
-    Without the zone's id it must also be allowed to look for the zone.
+    Without the zone's id it must also be allowed to look for the zone. listing: with the id too, where whoever
+    uses the policy was not told it.
     """
     zone = f"arn:aws:route53:::hostedzone/{zone_id or '*'}"
     record = {
@@ -140,6 +141,6 @@ def route53_policy(host: str, zone_id: str | None) -> str:
         {"Effect": "Allow", "Action": "route53:ListResourceRecordSets", "Resource": zone},
         {"Effect": "Allow", "Action": "route53:ChangeResourceRecordSets", "Resource": zone, "Condition": record},
     ]
-    if zone_id is None:
+    if zone_id is None or listing:
         statements.append({"Effect": "Allow", "Action": "route53:ListHostedZonesByName", "Resource": "*"})
     return json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=1)

@@ -32,7 +32,7 @@ PROBER = "_prober"
 """The gate's own client where there is a domain; no client of a stack can have an underscore in its name."""
 
 TUNNEL = "_loopback"
-"""Who requests without a key are in the log: they came to the loopback listener, by an SSH tunnel perhaps."""
+"""Who requests without a key of ours are in the log: they came to the loopback listener, by a tunnel perhaps."""
 
 FROM_THE_MACHINE_ITSELF = ("127.0.0.1/32", "::1/128")
 """Where PROBER's key is valid."""
@@ -172,6 +172,10 @@ def _frontend(clients: Mapping[str, EdgeClient], bind: Sequence[str], generation
     return "\n".join(lines) + "\n"
 
 
+_OUR_KEYS = r"^Bearer\ [A-Za-z0-9]{64}$"
+"""The form of the keys that are made here. One that is not valid any more is refused on every listener."""
+
+
 def _loopback(clients: Mapping[str, EdgeClient], port: int, generation: str) -> str:
     """The listener for what cannot send a key; reached by programs on the machine and tunnels that end there."""
     lines = [
@@ -182,7 +186,9 @@ def _loopback(clients: Mapping[str, EdgeClient], port: int, generation: str) -> 
         *_doors(),
         "",
         *_keys(clients),
-        f"    http-request set-var(txn.client) str({TUNNEL}) if {{ req.fhdr_cnt(authorization) eq 0 }}",
+        "    # Programs without a setting for a key send none, or a word in its place (Archi: not-needed).",
+        f"    acl key_of_ours req.fhdr(authorization) -m reg -i {_OUR_KEYS}",
+        f"    http-request set-var(txn.client) str({TUNNEL}) unless key_of_ours",
         *_pass_on(),
     ]
     return "\n".join(lines) + "\n"

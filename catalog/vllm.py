@@ -56,10 +56,12 @@ def configuration(
     extra_args: Mapping[str, Any],
     engine_key: str,
     device: Device,
+    preset: Mapping[str, Any] | None = None,
 ) -> str:
     """The text of vLLM's `--config` file. It holds the engine's key.
 
-    `extra_args` win over every default here, never over what the program owns (settings.OPTIONS_WE_OWN).
+    preset: what the model's family needs. `extra_args` win over it and over every default here, never over what
+    the program owns (settings.OPTIONS_WE_OWN).
     """
     options: dict[str, Any] = {
         # One client's burst must not take the whole memory; the default of 1024 stops large GPUs at start.
@@ -70,6 +72,7 @@ def configuration(
         "disable-access-log-for-endpoints": "/health,/metrics,/ping",
         # The CPU build compiles with a C++ compiler that an image need not have.
         **({"enforce-eager": True} if device == "cpu" else {}),
+        **_of_family(preset or {}, tool_parser, device),
         **extra_args,
         "model": model_folder(name),
         "served-model-name": name,
@@ -83,6 +86,12 @@ def configuration(
         options |= {"enable-auto-tool-choice": True, "tool-call-parser": tool_parser}
     text: str = yaml.safe_dump(options, sort_keys=False)
     return text
+
+
+def _of_family(preset: Mapping[str, Any], tool_parser: str | None, device: Device) -> dict[str, Any]:
+    """The preset without a template that nobody needs, or that the CPU's image need not have."""
+    wanted = tool_parser is not None and device == "gpu"
+    return {name: value for name, value in preset.items() if name != "chat-template" or wanted}
 
 
 def environment(device: Device) -> list[str]:

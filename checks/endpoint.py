@@ -36,6 +36,26 @@ TELLING_SECONDS = 0.2
 """A stream that is over sooner says nothing of who held what back."""
 
 
+TOOL_CALL_TOKENS = 1024
+"""Enough for a model that thinks before it calls; others need some twenty."""
+
+_WEATHER: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city",
+        "strict": True,
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "enum": ["Paris"]}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+    },
+}
+"""A tool with one possible call."""
+
+
 class Failed(Exception):  # noqa: N818 - reads as the verdict it is
     """A check did not pass; the text says what was seen and what was wanted."""
 
@@ -231,6 +251,38 @@ def tools_are_understood(target: Target) -> str:
     return "200"
 
 
+def tool_call_is_made(target: Target) -> str:
+    """A call of a tool that is asked for by name comes as a call, with the arguments that its schema allows.
+
+    The engine holds the model to the schema, so a small model passes too. What a model calls of its own accord,
+    this does not say.
+    """
+    if not target.tools:
+        return "off for this model (seatable-vllm:model.tool_parser)"
+    named: dict[str, Any] = {"type": "function", "function": {"name": _WEATHER["function"]["name"]}}
+    answer = _chat(
+        target,
+        "What is the weather in Paris?",
+        max_tokens=TOOL_CALL_TOKENS,
+        temperature=0,
+        tools=[_WEATHER],
+        tool_choice=named,
+    )
+    choice = _expect(answer, 200, "a forced tool call").json()["choices"][0]
+    calls = choice["message"].get("tool_calls") or []
+    if not calls:
+        text = str(choice["message"].get("content"))[:120]
+        raise Failed(f"a forced tool call came back as text ({choice['finish_reason']}): {text!r}")
+    called = calls[0]["function"]
+    try:
+        arguments = json.loads(called["arguments"])
+    except ValueError:
+        arguments = None
+    if called["name"] != named["function"]["name"] or arguments != {"city": "Paris"}:
+        raise Failed(f"get_weather(city='Paris') was forced, and {called['name']}({called['arguments']!r}) called")
+    return f"{called['name']}({called['arguments']})"
+
+
 def stream_arrives_whole(target: Target) -> str:
     """A stream comes in pieces, as it is made, and ends in [DONE]."""
     answer = _expect(_chat(target, "Count to ten.", max_tokens=24, temperature=0, stream=True), 200, "a stream")
@@ -266,6 +318,7 @@ CHECKS: tuple[Callable[[Target], str], ...] = (
     completion_is_real,
     unknown_model_is_refused,
     tools_are_understood,
+    tool_call_is_made,
     stream_arrives_whole,
     long_prompt_is_refused_in_words,
     engine_is_not_reached,

@@ -9,7 +9,8 @@ class ClientEndpoint:
 
     base_url: ends in /v1. key: this client's own. model: the id to send, letter for letter.
     source: the local address to send from, where it is not the usual one. private_ca: whether the client has to be
-    given the CA (the output ca_certificate), because no system trusts it by itself.
+    given the CA (the output ca_certificate), because no system trusts it by itself. loopback: base URL on the
+    machine itself, where no key is asked for, or None.
     """
 
     base_url: str
@@ -18,6 +19,12 @@ class ClientEndpoint:
     max_model_len: int
     source: str | None = None
     private_ca: bool = False
+    loopback: str | None = None
+
+    @property
+    def base_urls(self) -> tuple[str, ...]:
+        """Every address that the client may have been given."""
+        return (self.base_url, self.loopback) if self.loopback else (self.base_url,)
 
 
 CA_FILE = "seatable-vllm-ca.pem"

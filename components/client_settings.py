@@ -5,9 +5,10 @@ from typing import Any, TypedDict
 
 import pulumi
 
-from clients.blocks import blocks
+from clients.blocks import KEYLESS, NEEDS_TOOLS, blocks, own_blocks
 from clients.endpoint import ClientEndpoint
 from components.certificates import Certificates
+from components.dns import Dns
 from components.edge import Edge
 from components.inference import Inference
 from components.keys import Keys
@@ -35,6 +36,8 @@ class ClientSettingsArgs(TypedDict):
     """Each client's keys; the newest one is handed out."""
     readiness: Readiness
     """Nothing is handed out before the endpoint is proved."""
+    dns: Dns | None
+    """The endpoint's name where the program sees to it, or None."""
 
 
 class ClientSettings(pulumi.ComponentResource):
@@ -50,7 +53,8 @@ class ClientSettings(pulumi.ComponentResource):
             None,
             pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[args["readiness"]])),
         )
-        settings, machine, edge = args["settings"], args["machine"], args["edge"]
+        settings, machine, edge, dns = args["settings"], args["machine"], args["edge"], args["dns"]
+        self._warn_of_missing_tools(settings)
         per_client = {client: self._texts(client, args) for client in settings.clients}
         proved = args["readiness"].proved.urn
         self.outputs = {
@@ -66,14 +70,25 @@ class ClientSettings(pulumi.ComponentResource):
                 "address": machine.address,
                 "identity": machine.identity,
                 "device": machine.device,
+                **machine.facts,
             },
+            **({"dns": {"made": dns.made, "records": dns.records}} if dns else {}),
             **_tunnel(settings, machine),
             "clients": pulumi.Output.all(**per_client),
             **_certificate(settings, args["certificates"]),
-            **_loopback(settings),
+            **({"loopback": loopback} if (loopback := _loopback_url(settings)) else {}),
             **_shortcuts(settings, per_client),
         }
         self.register_outputs({})
+
+    @staticmethod
+    def _warn_of_missing_tools(settings: Settings) -> None:
+        agents = [name for name, client in settings.clients.items() if client.kind in NEEDS_TOOLS]
+        if agents and settings.model.parser is None:
+            pulumi.log.warn(
+                f"{', '.join(agents)}: sends tools with every request, and {settings.model.name} is served "
+                "without a tool parser: each is answered with 400. Set seatable-vllm:model.tool_parser"
+            )
 
     @staticmethod
     def _texts(client: str, args: ClientSettingsArgs) -> pulumi.Output[Mapping[str, str]]:
@@ -89,7 +104,13 @@ class ClientSettings(pulumi.ComponentResource):
             return blocks(
                 settings.clients[client].kind,
                 ClientEndpoint(
-                    base_url, known["key"], model.name, model.context_tokens, source, private_ca=bool(known["ca"])
+                    base_url,
+                    known["key"],
+                    model.name,
+                    model.context_tokens,
+                    source,
+                    private_ca=bool(known["ca"]),
+                    loopback=_loopback_url(settings),
                 ),
             )
 
@@ -119,9 +140,9 @@ def _tunnel(settings: Settings, machine: Machine) -> dict[str, pulumi.Input[Any]
     return {"tunnel": line} if line else {}
 
 
-def _loopback(settings: Settings) -> dict[str, pulumi.Input[Any]]:
+def _loopback_url(settings: Settings) -> str | None:
     port = settings.ports.loopback
-    return {"loopback": f"http://127.0.0.1:{port}/v1"} if port else {}
+    return f"http://127.0.0.1:{port}/v1" if port else None
 
 
 def _shortcuts(
@@ -129,8 +150,8 @@ def _shortcuts(
 ) -> dict[str, pulumi.Input[Any]]:
     """The texts most people want, without a path through `clients`: those of the first client of each kind."""
     chosen = {"openai_env": next(iter(settings.clients)), "curl": settings.proving_client()}
-    for client in settings.clients:
-        if settings.clients[client].kind == "seatable":
-            chosen |= {"seatable_yaml": client, "seatable_env": client}
-            break
-    return {name: per_client[client][name] for name, client in chosen.items()}
+    for client, each in reversed(settings.clients.items()):
+        chosen |= dict.fromkeys(own_blocks(each.kind, loopback=settings.ports.loopback is not None), client)
+    found = {name: per_client[client][name] for name, client in chosen.items()}
+    # What stands beside the key in `clients` is secret with it; these hold none, and may be kept with other files.
+    return {name: pulumi.Output.unsecret(text) if name in KEYLESS else text for name, text in found.items()}

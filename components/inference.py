@@ -13,6 +13,7 @@ from checks import watchdog
 from components.gpu_proof import GpuProof, GpuProofArgs
 from components.image import ContainerImage
 from components.machine import Machine
+from components.parser_proof import ParserProof, can_be_proved
 from components.weights import Weights
 from settings import Images, Model
 
@@ -77,6 +78,14 @@ class Inference(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self),
         )
         proof = []
+        if can_be_proved(args["model"]):
+            proof.append(
+                ParserProof(
+                    f"{name}-parser",
+                    {"machine": machine, "image": image, "weights": weights, "model": args["model"]},
+                    pulumi.ResourceOptions(parent=self),
+                ).proved
+            )
         if machine.proves_gpus:
             parts: GpuProofArgs = {"machine": machine, "image": image}
             proof.append(GpuProof(f"{name}-gpus", parts, pulumi.ResourceOptions(parent=self)).proved)
@@ -142,6 +151,7 @@ class Inference(pulumi.ComponentResource):
                 context_tokens=model.context_tokens,
                 tool_parser=model.parser,
                 extra_args=model.extra_args,
+                preset=model.preset,
                 engine_key=known["key"],
                 device=known["device"],
             )

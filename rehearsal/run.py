@@ -18,6 +18,7 @@ from rehearsal.monitor import Counts, Rehearsing
 from rehearsal.resources import Say
 from rehearsal.stack_file import read_config
 from rehearsal.state import Made, State, exclusive
+from settings import NAMESPACE
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -46,6 +47,10 @@ def up(stack: str, say: Say, project: Path = PROJECT) -> tuple[Counts, dict[str,
     Raises RehearsalError with the failures of all resources; what was made until then is kept for the next run.
     """
     config = stack_config(stack, project)
+    if json.loads(config.get(f"{NAMESPACE}:machine", "{}")).get("kind") == "aws":
+        raise RehearsalError(
+            f"the rehearsal makes nothing on AWS: {stack} needs the Pulumi CLI (https://www.pulumi.com/docs/install)"
+        )
     with exclusive(state_path(stack, project)):
         state = State.load(state_path(stack, project))
         with Rehearsing(state, say) as rehearsing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
@@ -63,7 +64,7 @@ class DataDisk(Tree):
     at_end: Literal["delete", "snapshot", "retain"] = "delete"
     """What `scripts/down` does with it."""
     snapshot: SnapshotId | None = None
-    """A snapshot to begin with; None: an empty disk."""
+    """A snapshot to begin with; None: an empty disk, or what it began with. Another makes the disk anew."""
 
 
 class Budget(Tree):
@@ -145,6 +146,9 @@ class AwsMachine(Tree):
             )
         if self.access == "ssm" and self.admin_cidrs:
             yield "admin_cidrs: with access ssm nobody reaches port 22; remove it"
+        for cidr in self.admin_cidrs:
+            if ipaddress.ip_network(cidr).is_loopback:
+                yield f"admin_cidrs: {cidr} is the machine itself; name the address that you run this from"
         if self.market == "capacity-block" and not self.reservation:
             yield "reservation: missing; a capacity block is bought beforehand and named here by its id"
         if self.market == "spot" and self.reservation:

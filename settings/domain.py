@@ -28,9 +28,9 @@ class Domain(Tree):
     tls: TlsSource
     """Where the certificate comes from: an own CA on the machine, given files, or an ACME CA."""
     zone: ZoneName | None = None
-    """acme-dns: the Route 53 zone that the host lies in."""
+    """acme-dns, and every source on a machine of kind aws: the Route 53 zone that the host lies in."""
     zone_id: ZoneId | None = None
-    """acme-dns: that zone's id; with it the machine need not be allowed to list zones."""
+    """Likewise: that zone's id; with it the machine need not be allowed to list zones."""
     acme_email: EmailAddress | None = None
     """acme-*: where the CA writes to."""
     acme_staging: bool = False
@@ -59,7 +59,7 @@ class Domain(Tree):
         for setting in NEEDED_BY[self.tls]:
             if setting not in given:
                 problems.append(f"{setting}: missing; tls {self.tls} needs it")
-        if self.zone and self.tls == "acme-dns" and not f".{self.host}".endswith(f".{self.zone}"):
+        if self.zone and not f".{self.host}".endswith(f".{self.zone}"):
             problems.append(f"zone: {self.zone} does not hold {self.host}; name the zone that the host lies in")
         if self.acme_staging and self.acme_server:
             problems.append(
@@ -75,8 +75,6 @@ TlsSource = Literal["private-ca", "files", "acme-dns", "acme-http"]
 _ACME: tuple[TlsSource, ...] = ("acme-dns", "acme-http")
 
 BELONGS_TO: Mapping[str, tuple[TlsSource, ...]] = {
-    "zone": ("acme-dns",),
-    "zone_id": ("acme-dns",),
     "acme_email": _ACME,
     "acme_staging": _ACME,
     "acme_server": _ACME,
@@ -84,7 +82,10 @@ BELONGS_TO: Mapping[str, tuple[TlsSource, ...]] = {
     "certificate": ("files",),
     "key": ("files",),
 }
-"""Settings of a domain that only some sources of certificates have."""
+"""Settings of a domain that only some sources of certificates have, wherever the endpoint runs.
+
+`zone` and `zone_id` are not here: what they are good for depends on the machine, and so `Settings` has their rule.
+"""
 
 NEEDED_BY: Mapping[TlsSource, tuple[str, ...]] = {
     "private-ca": (),

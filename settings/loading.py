@@ -95,8 +95,8 @@ def _without(values: Mapping[str, object], errors: Sequence[Any]) -> dict[str, o
                 section.pop(inner[0], None)
         elif inner[0] == "extra_args" and len(inner) > 1 and isinstance(section.get("extra_args"), dict):
             section["extra_args"].pop(inner[1], None)
-        elif first == "model" and inner[0] in _STAND_INS:
-            section[inner[0]] = _STAND_INS[inner[0]]
+        elif (first, inner[0]) in _STAND_INS:
+            section[inner[0]] = _STAND_INS[first, inner[0]]
         else:
             section.pop(inner[0], None)
     return left
@@ -112,8 +112,13 @@ _SOME_DOMAIN_SETTINGS = {
 }
 """A domain that breaks no rule, and settings of one that break none whatever its host is."""
 
-_STAND_INS = {"name": "some/model", "revision": "some"}
-"""A model whose limits are not known, and a revision: with them no rule of the model complains."""
+_STAND_INS: Mapping[tuple[str, str], object] = {
+    ("model", "name"): "some/model",
+    ("model", "revision"): "some",
+    ("machine", "instance_types"): ["some.type"],
+    ("machine", "admin_cidrs"): ["198.51.100.1/32"],
+}
+"""A model whose limits are not known, a revision, what a machine on AWS needs: with them no rule complains."""
 
 
 def _place(detail: Any) -> list[str]:
@@ -135,8 +140,8 @@ def _explain(detail: Any) -> Iterable[str]:
         if isinstance(detail["ctx"]["error"], RulesError):
             return [f"{key}.{line}" if path else f"{key}{line}" for line in reason.splitlines()]
         return [f"{key}: {_shown(detail, path)} {reason}"]
-    if detail["type"] == "missing" and path == ["machine", "ssh"]:
-        return [f"{key}: missing; {SSH_FORM}"]
+    if detail["type"] == "missing" and path[:1] == ["machine"]:
+        return [f"{key}: missing; {_FORMS[path[-1]]}"]
     if detail["type"] == "extra_forbidden":
         return [f"{key}: there is no such setting; see the settings table in the README"]
     if path[:2] == ["machine", "kind"]:
@@ -144,6 +149,17 @@ def _explain(detail: Any) -> Iterable[str]:
             f"{key}: {_shown(detail, path)} is not a kind of machine that this version has; use local, host or aws"
         ]
     return [f"{key}: {_shown(detail, path)}: {detail['msg'][0].lower()}{detail['msg'][1:]}"]
+
+
+_FORMS = {
+    "ssh": SSH_FORM,
+    "instance_types": "name them in order of preference, such as [g6.xlarge, g5.xlarge]",
+    "instance_type": "write the instance type, or remove machine.placed",
+    "zone": "write the availability zone, or remove machine.placed",
+    "usd_per_month": "write the limit in US dollars",
+    "mail": "write the address that is told of it",
+}
+"""What is said of a setting of a machine that cannot be left out."""
 
 
 def _shown(detail: Any, path: list[str]) -> str:

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from catalog.images import VLLM_VERSION
 from catalog.models import DEFAULT_MAX_MODEL_LEN, KNOWN_MODELS, SMOLLM2
 from catalog.vllm import TOOL_PARSERS
+from catalog.vllm_options import nearest_option, options
 from settings.words import RulesError, Tree, text_like
 
 OPTIONS_WE_OWN = {
@@ -95,6 +97,12 @@ class Model(Tree):
         known = KNOWN_MODELS.get(self.name)
         return known.tool_parser if known else None
 
+    @property
+    def preset(self) -> Mapping[str, Any]:
+        """vLLM's options that this model's family needs, as far as this program knows it."""
+        known = KNOWN_MODELS.get(self.name)
+        return known.family.preset() if known else {}
+
     @model_validator(mode="after")
     def _fits_the_model_and_leaves_our_options_alone(self) -> Model:
         problems = []
@@ -111,6 +119,10 @@ class Model(Tree):
             # vLLM completes a shortened option by itself.
             if owned := next((name for name in OPTIONS_WE_OWN if plain and name.startswith(plain)), None):
                 problems.append(f"extra_args.{option}: not free to set; {OPTIONS_WE_OWN[owned]}")
+            elif option == plain and plain not in options():
+                near = nearest_option(plain)
+                hint = f"did you mean {near}?" if near else "vllm serve --help=all has them"
+                problems.append(f"extra_args.{option}: vLLM {VLLM_VERSION} has no such option; {hint}")
             if plain == "trust-remote-code" and not self.revision:
                 problems.append(
                     f"extra_args.{option}: runs the model publisher's code; pin it with model.revision"

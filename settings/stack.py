@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from settings.aws import AwsMachine
 from settings.domain import Domain
 from settings.machines import LocalMachine, MachineSettings
 from settings.model import Model
@@ -16,12 +18,13 @@ from settings.words import ClientName, EdgePort, ImageReference, Network, Port, 
 class Client(Tree):
     """Somebody who may use the endpoint: one key, valid from these networks alone."""
 
-    kind: Literal["seatable", "openai"]
+    kind: Literal["seatable", "openai", "picoclaw", "archi"]
     cidrs: Annotated[list[Network], Field(min_length=1)]
 
 
 HTTPS_PORT = 443
 HTTP_PORT = 80
+SSH_PORT = 22
 LOWEST_FREE_PORT = 1024
 
 
@@ -115,7 +118,7 @@ class Settings(Tree):
 
     @model_validator(mode="after")
     def _clients_and_generations_fit(self) -> Settings:
-        problems = []
+        problems = [*self._problems_of_the_zone(), *self._problems_on_aws()]
         if not self.domain and self.ports.edge < LOWEST_FREE_PORT:
             problems.append(
                 f"ports.edge: {self.ports.edge} is a port of the system; without a domain use {LOWEST_FREE_PORT} "
@@ -139,3 +142,33 @@ class Settings(Tree):
         if problems:
             raise RulesError("\n".join(problems))
         return self
+
+    def _problems_of_the_zone(self) -> Iterable[str]:
+        """A zone is for the certificate's proof, and for the record of a machine that the program makes."""
+        if self.domain is None or self.domain.tls == "acme-dns" or isinstance(self.machine, AwsMachine):
+            return
+        for name in ("zone", "zone_id"):
+            if getattr(self.domain, name):
+                yield (
+                    f"domain.{name}: is for tls acme-dns, not {self.domain.tls} (or for a machine of kind aws); "
+                    "remove it"
+                )
+
+    def _problems_on_aws(self) -> Iterable[str]:
+        """What cannot be right for a machine that the whole net could reach."""
+        if self.domain is None or not isinstance(self.machine, AwsMachine):
+            return
+        if self.domain.tls == "acme-http":
+            yield (
+                "domain.tls: acme-http would open port 80 of this machine to the world; set it to acme-dns, which "
+                "opens nothing, or to files or private-ca"
+            )
+        if self.ports.edge in (SSH_PORT, HTTP_PORT):
+            yield f"ports.edge: {self.ports.edge} is not for TLS; use {HTTPS_PORT}"
+        for name, client in self.clients.items():
+            inside = [cidr for cidr in client.cidrs if ipaddress.ip_network(cidr).is_loopback]
+            if inside:
+                yield (
+                    f"clients.{name}.cidrs: {inside[0]} is the machine on AWS itself; name the addresses that "
+                    f"{name} sends from, as the net sees them"
+                )

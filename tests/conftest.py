@@ -31,6 +31,7 @@ from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
 from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import Stack
 
+from catalog.aws.preflight import Offer
 from rehearsal.run import stack_config
 
 # An Output that is formatted into a text yields a help text in place of the value; here it raises.
@@ -57,6 +58,57 @@ CERTIFICATE_FACTS = {"host": "llm.example.com", "not_after": "2027-01-01T00:00:0
 
 SEEN_MACHINE = {"identity": "0123456789abcdef"}
 """What the look at a machine behind SSH prints."""
+
+AMI = "ami-0123456789abcdef0"
+
+MADE_BY_AWS: Mapping[str, Mapping[str, Any]] = {
+    "aws:ec2/vpc:Vpc": {"ipv6CidrBlock": "2001:db8:1234:ab00::/56"},
+    "aws:ec2/subnet:Subnet": {},
+    "aws:ec2/internetGateway:InternetGateway": {},
+    "aws:ec2/routeTable:RouteTable": {},
+    "aws:ec2/route:Route": {},
+    "aws:ec2/routeTableAssociation:RouteTableAssociation": {},
+    "aws:ec2/securityGroup:SecurityGroup": {},
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": {},
+    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": {},
+    "aws:iam/role:Role": {"name": "the-role"},
+    "aws:iam/rolePolicy:RolePolicy": {},
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment": {},
+    "aws:iam/instanceProfile:InstanceProfile": {"name": "the-profile"},
+    "aws:ec2/keyPair:KeyPair": {},
+    "aws:ec2/instance:Instance": {
+        "availabilityZone": "eu-central-1a",
+        "ipv6Addresses": ["2001:db8:1234:ab00::10"],
+        "arn": "arn:aws:ec2:eu-central-1:123456789012:instance/i-0123456789abcdef0",
+    },
+    "aws:ebs/volume:Volume": {},
+    "aws:ec2/volumeAttachment:VolumeAttachment": {},
+    "aws:ec2/eip:Eip": {"publicIp": "203.0.113.99"},
+    "aws:ec2/eipAssociation:EipAssociation": {},
+    "aws:route53/record:Record": {"fqdn": "the name"},
+    "pulumi:providers:aws": {},
+}
+"""What AWS adds to the inputs of each type of resource that the program makes there."""
+
+MADE_IDS = {
+    "vm-instance-vm": "i-0123456789abcdef0",
+    "vm-storage-data": "vol-0123456789abcdef0",
+    "vm-firewall-group": "sg-0123456789abcdef0",
+}
+"""Ids that the program puts into names and programs of its own."""
+
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJwAAAA"
+"""In the form of one; nobody has its private half."""
+
+FOUND_AT_AWS: Mapping[str, Mapping[str, Any]] = {
+    "aws:ec2/getSubnet:getSubnet": {
+        "id": "subnet-0123456789abcdef0",
+        "vpcId": "vpc-0fedcba9876543210",
+        "availabilityZone": "eu-central-1a",
+    },
+    "aws:route53/getZone:getZone": {"zoneId": "Z0123456789ABC"},
+}
+"""What AWS answers to whoever looks something up."""
 
 
 def fake_key(name: str) -> str:
@@ -198,6 +250,26 @@ class RecordProgram(Protocol):
         """
 
 
+def offer(wanted: Mapping[str, Any]) -> Offer:
+    """What an account that has everything says to a request."""
+    return {
+        "account": "123456789012",
+        "region": wanted["region"],
+        "zone": next(iter(wanted["zones"]), f"{wanted['region']}a"),
+        "instance_type": wanted["instance_type"],
+        "ami": wanted["ami"] or AMI,
+        "ami_root_gib": 75,
+        "login": "ubuntu",
+        "vcpus": 4,
+        "gpu": None,
+        "hosted_zone_id": None,
+        "price_per_hour": 0.8,
+        "price_date": "2026-07-20",
+        "price_region": "us-east-1",
+        "disks_and_address_per_month": 32.0,
+    }
+
+
 class _Provider(mocks.Mocks):
     """Answers like the providers do; in a preview it knows no more than the inputs."""
 
@@ -206,8 +278,12 @@ class _Provider(mocks.Mocks):
         self._facts = facts
 
     def call(self, args: mocks.MockCallArgs) -> Any:
-        # Looks at a machine: which one it is, and whether its weights were lost; all else must come of resources.
+        if args.token in FOUND_AT_AWS:
+            return dict(FOUND_AT_AWS[args.token])
+        # Looks: the account, which machine it is, whether its weights were lost; all else must come of resources.
         assert args.token == "command:local:run", f"the program calls {args.token}"
+        if args.args["command"].endswith("-m aws_account.preflight"):
+            return {"stdout": json.dumps(offer(json.loads(args.args["stdin"]))), "stderr": ""}
         looks_for_weights = "/models/.lost/" in str(args.args["stdin"])
         return {"stdout": "0" if looks_for_weights else json.dumps(SEEN_MACHINE), "stderr": ""}
 
@@ -217,7 +293,8 @@ class _Provider(mocks.Mocks):
             return None, {}
         known = {key: value for key, value in args.inputs.items() if value is not None}
         made = self._made(args.typ, args.name, known)
-        return ("", known) if self._preview else (f"id-of-{args.name}", {**known, **made})
+        identity = MADE_IDS.get(args.name, f"id-of-{args.name}")
+        return ("", known) if self._preview else (identity, {**known, **made})
 
     def _made(self, kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         if kind == PASSWORD:
@@ -226,6 +303,8 @@ class _Provider(mocks.Mocks):
             return {"stdout": "" if self._preview else self._printed(name, opened(inputs["stdin"])), "stderr": ""}
         if kind in (CONTAINER, NETWORK, PROVIDER):
             return {}
+        if kind in MADE_BY_AWS:
+            return dict(MADE_BY_AWS[kind])
         raise AssertionError(f"the program asks for a type that nobody expects: {kind} {name}")
 
     def _printed(self, name: str, program: str) -> str:
@@ -345,6 +424,18 @@ def record_program() -> RecordProgram:
     return record
 
 
+@pytest.fixture(scope="session")
+def home_with_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder with the key pair that a machine on AWS is made with; its private half is none."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / ".ssh").mkdir(mode=0o700)
+    private = folder / ".ssh" / "id_ed25519"
+    private.write_text("private")
+    private.chmod(0o600)
+    (folder / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY} somebody@some.computer\n")
+    return folder
+
+
 @dataclass
 class Reply:
     """One answer of the fake endpoint. `chunks`: the body in the pieces that are sent one by one."""
@@ -437,6 +528,13 @@ class FakeEndpoint:
             return Reply(200, chunks=[*events, "data: [DONE]\n\n"], headers={"content-type": "text/event-stream"})
         usage = {"prompt_tokens": length, "completion_tokens": tokens}
         choice = {"message": {"role": "assistant", "content": "OK"}, "finish_reason": "length"}
+        if isinstance(forced := wanted.get("tool_choice"), dict):
+            (tool,) = wanted["tools"]
+            schema = tool["function"]["parameters"]["properties"]
+            call = {"name": forced["function"]["name"],
+                    "arguments": json.dumps({name: each["enum"][0] for name, each in schema.items()})}  # fmt: skip
+            message = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
+            choice = {"message": message, "finish_reason": "stop"}
         return Reply(200, json.dumps({"choices": [choice], "usage": usage}))
 
 

@@ -2,7 +2,8 @@
 
 Pure, and without imports beyond the standard library: the gate takes this folder along to the machine.
 Order matters, the first match wins: a precise cause stands before the general one that it also triggers. So SSH
-stands before Docker, whose errors quote it, and what a CA refuses before what a socket says.
+stands before Docker, whose errors quote it, and what a CA refuses before what a socket says. AWS stands before
+certificates, whose machine has credentials of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from catalog.failures.aws import AWS
 from catalog.failures.docker import DOCKER
 from catalog.failures.endpoint import ENDPOINT
 from catalog.failures.failure import Failure
@@ -20,7 +22,7 @@ from catalog.failures.vllm import VLLM
 
 __all__ = ["FAILURES", "Explanation", "Failure", "explain"]
 
-FAILURES: tuple[Failure, ...] = (*SSH, *TLS, *DOCKER, *HUB, *VLLM, *ENDPOINT)
+FAILURES: tuple[Failure, ...] = (*SSH, *AWS, *TLS, *DOCKER, *HUB, *VLLM, *ENDPOINT)
 """Every known cause, in the order in which they are tried."""
 
 _SECRET = re.compile(r"(?i)(\bbearer +)\S+|\bhf_[a-z0-9]{8,}")

@@ -5,12 +5,13 @@ from pathlib import Path
 import pulumi
 
 from catalog.models import KNOWN_MODELS
+from components.machine.aws.access import public_key, region_of
 from components.machine.local import LocalMachine
 from components.machine.local_docker import local_docker_host
 from components.machine.machine import Machine
-from components.machine.remote_host import RemoteHost
+from components.machine.remote_host import MadeMachine, RemoteHost, SharedArgs
 from components.machine.ssh import prepare, refuse_docker_variables, ssh_of
-from settings import HostMachine, Settings
+from settings import AwsMachine, HostMachine, Settings
 
 __all__ = ["Machine", "machine_for"]
 
@@ -23,6 +24,8 @@ def machine_for(settings: Settings) -> Machine:
     Raises SettingsError where Docker is not this computer's, or the machine cannot be reached as the settings say.
     """
     stack = pulumi.get_stack()
+    if isinstance(settings.machine, AwsMachine):
+        return _made_on_aws(settings, settings.machine, stack)
     if isinstance(settings.machine, HostMachine):
         return _remote_host(settings, settings.machine, stack)
     return LocalMachine(
@@ -43,17 +46,44 @@ def _remote_host(settings: Settings, machine: HostMachine, stack: str) -> Remote
     refuse_docker_variables()
     ssh = ssh_of(machine, stack)
     prepare(machine, ssh, PROJECT)
-    known = KNOWN_MODELS.get(settings.model.name)
-    return RemoteHost(
-        "machine",
+    return RemoteHost("machine", {**_shared(settings, machine, stack), "ssh": ssh, "made": None})
+
+
+def _made_on_aws(settings: Settings, machine: AwsMachine, stack: str) -> RemoteHost:
+    # Only here: AWS's package takes seconds to load, which no other stack is to wait for.
+    from components.machine.aws.gpu_vm import GpuVm  # noqa: PLC0415
+
+    refuse_docker_variables(kind="aws")
+    vm = GpuVm(
+        "vm",
         {
             "stack": stack,
-            "ssh": ssh,
-            "data_dir": machine.data_dir,
-            "gpus": machine.gpus,
-            "weights_mib": int(known.weights_gib * 1024) if known else 0,
-            "edge_port": settings.ports.edge,
-            "engine_port": settings.ports.engine,
-            "loopback_port": settings.ports.loopback,
+            "settings": settings,
+            "machine": machine,
+            "region": region_of(machine),
+            "public_key": public_key(machine),
         },
     )
+    made: MadeMachine = {
+        "kind": "aws",
+        "resource": vm.instance,
+        "prepare": vm.prepare(),
+        "triggers": [machine.instance_type],
+        "public": vm.public,
+        "facts": vm.facts(),
+    }
+    return RemoteHost("machine", {**_shared(settings, machine, stack), "ssh": vm.ssh, "made": made})
+
+
+def _shared(settings: Settings, machine: HostMachine | AwsMachine, stack: str) -> SharedArgs:
+    """What a machine behind SSH is told whoever has made it."""
+    known = KNOWN_MODELS.get(settings.model.name)
+    return {
+        "stack": stack,
+        "data_dir": machine.data_dir,
+        "gpus": machine.gpus,
+        "weights_mib": int(known.weights_gib * 1024) if known else 0,
+        "edge_port": settings.ports.edge,
+        "engine_port": settings.ports.engine,
+        "loopback_port": settings.ports.loopback,
+    }

@@ -2,7 +2,8 @@
 
 import base64
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, NotRequired, TypedDict
 
 import pulumi
@@ -42,6 +43,15 @@ class FileArgs(TypedDict):
     """Permissions in octal digits, such as 0600."""
 
 
+@dataclass(frozen=True)
+class PublicAddress:
+    """Where the net finds a machine that the program has made, and the provider that can give it a name."""
+
+    provider: pulumi.ProviderResource
+    ipv4: pulumi.Output[str]
+    ipv6: pulumi.Output[str] | None
+
+
 class Machine(pulumi.ComponentResource):
     """A place with Docker. The kinds differ in how they are reached, not in what they offer."""
 
@@ -67,6 +77,12 @@ class Machine(pulumi.ComponentResource):
     """Whether `scripts/up` makes images on this machine where none can be pulled."""
     ready: pulumi.Resource
     """Done when the machine can take containers."""
+    ends_with: pulumi.Resource | None = None
+    """What takes everything on the machine with it when it is removed; None for a machine that stays."""
+    public: PublicAddress | None = None
+    """Its own public addresses, where the program has given it some."""
+    facts: Mapping[str, pulumi.Input[str | float | None]] = {}
+    """What only a machine of this kind has to say for the stack's outputs."""
     docker_provider: docker.Provider
     """The way to its Docker."""
 
@@ -97,6 +113,7 @@ class Machine(pulumi.ComponentResource):
             depends_on=[self.ready, *depends_on],
             delete_before_replace=True,
             replace_on_changes=["*"],
+            deleted_with=self.ends_with,
         )
 
     @property
@@ -109,7 +126,7 @@ class Machine(pulumi.ComponentResource):
         )
         return self.device.apply(lambda device: [request] if device == "gpu" else None)
 
-    def tunnel(self, port: int) -> str | None:  # noqa: ARG002 - for kinds that need one
+    def tunnel(self, port: int) -> pulumi.Input[str] | None:  # noqa: ARG002 - for kinds that need one
         """The line that brings a port of the machine's loopback address to a client, where one is needed."""
         return None
 

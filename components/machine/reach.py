@@ -5,11 +5,12 @@ It is asked on every `up` and every preview: it alone notices that a machine was
 
 import json
 import shlex
+from dataclasses import dataclass
 
 import pulumi
 from pulumi.output import UNKNOWN
 
-from components.machine.ssh import CONNECT_SECONDS, Ssh, alias
+from components.machine.ssh import CONNECT_SECONDS, Ssh
 
 BOOT_SECONDS = 900
 """Patience for a machine that does not answer yet, or whose cloud-init is still at work."""
@@ -47,22 +48,74 @@ Docker's own id is part of it, so that a Docker that lost its images and contain
 """
 
 
-_GIVE_UP = f"""\
+@dataclass(frozen=True)
+class WaysOut:
+    """What to do about a machine that cannot be reached. Bash expands $what and $setting.
+
+    key: it shows another host key. denied: it refuses the login. name: its name is not known. away: it is silent.
+    """
+
+    key: str
+    denied: str
+    name: str
+    away: str
+
+
+def ways_out(ssh: Ssh, stack: str) -> WaysOut:
+    """What the person at this computer can do, by how the machine is reached."""
+    accept = f"scripts/up {stack} --machine-replaced (or remove {ssh.known_hosts})"
+    if ssh.instance is None:
+        pin = "seatable-vllm:machine.host_key"
+        return WaysOut(
+            key=f"set {pin} to the machine's own key (/etc/ssh/ssh_host_ed25519_key.pub)"
+            if ssh.pinned
+            else f"if you have replaced or reinstalled it: {accept}, or pin the new key with {pin}. If not, "
+            "somebody may be in between",
+            denied="check the user in $setting and the key (machine.ssh_key, or ssh-add -l for the agent)",
+            name="correct $setting",
+            away="start $what; check $setting and the firewalls",
+        )
+    runs = f"see that it runs (scripts/up {stack} starts it)"
+    return WaysOut(
+        key=f"it is the same instance as before: if you have made it new host keys, {accept}. If not, somebody "
+        "may be in between",
+        denied="the machine knows the key that it was made with: name that in seatable-vllm:machine.ssh_key, or "
+        "add this one to ~/.ssh/authorized_keys there",
+        name=runs,
+        away=f"{runs}, that its agent reaches AWS, and that this computer's AWS user may ssm:StartSession"
+        if ssh.session
+        else f"{runs}, and that seatable-vllm:machine.admin_cidrs has the address that this computer has now",
+    )
+
+
+def _give_up(ways: WaysOut) -> str:
+    """Lines of bash that end the program with what is wrong ($kind) and what to do."""
+    return f"""\
     what="the machine" who=$where setting=seatable-vllm:machine.ssh
     if [ -n "$jump" ] && [[ $told == *kex_exchange_identification:* ]]; then
       what="the jump host" who="the jump host $jump" setting=seatable-vllm:machine.jump
     fi
     case $kind in
       denied) fail "$who refuses the login: $last" \\
-        "check the user in $setting and the key (machine.ssh_key, or ssh-add -l for the agent)";;
-      name) fail "the name of $what is not known: $last" "correct $setting" {AWAY};;
+        "{ways.denied}";;
+      name) fail "the name of $what is not known: $last" "{ways.name}" {AWAY};;
       setup) fail "cloud-init on $where does not end" "see /var/log/cloud-init-output.log on the machine";;
       docker) fail "Docker on $where does not answer" "start it there: sudo systemctl start docker";;
       beyond) fail "the jump host $jump lets us in, and $where does not answer it" \\
         "start the machine; check seatable-vllm:machine.ssh as the jump host sees it, and what that may forward" \\
         {AWAY};;
-      *) fail "$who does not answer: $last" "start $what; check $setting and the firewalls" {AWAY};;
+      *) fail "$who does not answer: $last" "{ways.away}" {AWAY};;
     esac
+"""
+
+
+_SESSION = """\
+command -v aws >/dev/null ||
+  fail "the aws command is not on this computer's PATH, and access ssm goes through it" \
+    "install the AWS CLI, or set seatable-vllm:machine.access to ssh"
+command -v session-manager-plugin >/dev/null ||
+  fail "session-manager-plugin is not on this computer's PATH, and access ssm goes through it" \
+    "install AWS's Session Manager plugin, or set seatable-vllm:machine.access to ssh"
 """
 
 
@@ -77,19 +130,13 @@ def reach_program(ssh: Ssh, stack: str, patience: int = BOOT_SECONDS) -> str:
         how: ssh.command(f"bash -s {how}", once=seconds)
         for how, seconds in (("wait", CONNECT_SECONDS), ("now", CONNECT_SECONDS), ("glance", GLANCE_SECONDS))
     }
-    replaced = (
-        "set seatable-vllm:machine.host_key to the machine's own key (/etc/ssh/ssh_host_ed25519_key.pub)"
-        if ssh.pinned
-        else f"if you have replaced or reinstalled it: scripts/up {stack} --machine-replaced "
-        f"(or remove {ssh.known_hosts}), or pin the new key with seatable-vllm:machine.host_key. If not, somebody "
-        "may be in between"
-    )
+    ways = ways_out(ssh, stack)
     return f"""\
 set -uo pipefail
 export LC_ALL=C
-replaced={shlex.quote(replaced)}
+replaced={shlex.quote(ways.key)}
 where={shlex.quote(str(target))} jump={shlex.quote(str(ssh.jump or ""))}
-known={shlex.quote(ssh.known_hosts)} alias={shlex.quote(alias(target))}
+known={shlex.quote(ssh.known_hosts)} alias={shlex.quote(ssh.alias)}
 patience={patience} short={min(patience, DENIED_SECONDS)} kind= since=$SECONDS said=$SECONDS docker_since=
 fail() {{ echo "phase: machine ready" >&2; echo "cause: $1" >&2; echo "change: $2" >&2; exit ${{3:-1}}; }}
 look() {{
@@ -100,14 +147,14 @@ look() {{
 }}
 ( umask 077; mkdir -p "$(dirname "$known")" )
 command -v ssh >/dev/null || fail "ssh is not on this computer's PATH" "install OpenSSH's client (openssh-client)"
-while :; do
+{_SESSION if ssh.session else ""}while :; do
   how=wait
   [ -z "$docker_since" ] || [ $((SECONDS - docker_since)) -lt {DOCKER_SECONDS} ] || how=now
   [ "$patience" -gt 0 ] || how=glance
   told=$(look $how) && {{ printf '%s\\n' "${{told##*$'\\n'}}"; exit 0; }}
   status=$? told=${{told//$'\\r'/}}
-  # Of a jump host that fails, the machine's own ssh says no more than that the connection was closed.
-  last=$(grep -v '^kex_exchange_identification: ' <<< "$told" | grep . | tail -n 1)
+  # Of a jump host or a session that fails, ssh itself says no more than that the connection was closed.
+  last=$(grep -v -e '^kex_exchange_identification: ' -e 'by UNKNOWN port' <<< "$told" | grep . | tail -n 1)
   last=${{last:-${{told##*$'\\n'}}}} limit=$patience pause=3
   case $status:$told in
     {NOT_YET}:*Docker*) now=docker; docker_since=${{docker_since:-$SECONDS}};;
@@ -118,6 +165,10 @@ while :; do
       fail "$where shows another SSH host key than before: known ${{old:-none }}- now ${{new:-another}}" \\
         "$replaced";;
     255:*"stdio forwarding failed"*) now=beyond;;
+    255:*TargetNotConnected*) now=away;;
+    255:*AccessDenied* | 255:*"Unable to locate credentials"* | 255:*ExpiredToken* | 255:*"SSO session"*)
+      fail "AWS does not let this computer begin a session with $where: $last" \\
+        "give its AWS user ssm:StartSession on the instance and AWS-StartSSHSession, or log in (aws configure)";;
     255:*"Permission denied"* | 255:*"Too many authentication failures"*)
       now=denied limit=$short pause=10;;
     255:*"Could not resolve hostname"*) now=name limit=$short;;
@@ -128,7 +179,7 @@ while :; do
   [ "$now" = "$kind" ] || {{ kind=$now since=$SECONDS said=-10; }}
   if [ $((SECONDS - since)) -ge "$limit" ]; then
     [ "$patience" -gt 0 ] || {{ echo "{{}}"; exit 0; }}
-{_GIVE_UP}  fi
+{_give_up(ways)}  fi
   if [ $((SECONDS - said)) -ge 10 ]; then
     said=$SECONDS; echo "waiting for $where, $SECONDS s: $last" >&2
   fi

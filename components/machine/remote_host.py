@@ -1,7 +1,7 @@
 """A machine that SSH reaches: programs through `ssh`, containers through Docker's own way over SSH."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict, cast
 
 import pulumi
@@ -9,7 +9,16 @@ import pulumi_command as command
 import pulumi_docker as docker
 
 from catalog.vllm import Device
-from components.machine.machine import BASH, DATA_LABEL, STACK_LABEL, Machine, Ran, RunArgs, last_line
+from components.machine.machine import (
+    BASH,
+    DATA_LABEL,
+    STACK_LABEL,
+    Machine,
+    PublicAddress,
+    Ran,
+    RunArgs,
+    last_line,
+)
 from components.machine.reach import BOOT_SECONDS, identity_of, reach_program
 from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
 from components.machine.ssh import Ssh
@@ -22,13 +31,28 @@ IMAGE_MIB = {"gpu": 30_000, "cpu": 8_000}
 GpuChoice = Literal["auto", "none"] | int | Sequence[str]
 
 
-class RemoteHostArgs(TypedDict):
-    """How to reach the machine, and what to use of it."""
+class MadeMachine(TypedDict):
+    """What is different where the program has made the machine."""
+
+    kind: str
+    """The kind that the settings name."""
+    resource: pulumi.Resource
+    """The machine itself: what lives on it ends with it, and is not asked for first."""
+    prepare: Mapping[str, RunArgs]
+    """Programs that run before the machine is looked at, by the names of their resources."""
+    triggers: Sequence[pulumi.Input[str]]
+    """Values whose change makes the machine be looked at again, beside its identity."""
+    public: PublicAddress
+    """Where the net finds it."""
+    facts: Mapping[str, pulumi.Input[str | float | None]]
+    """What the stack's output `machine` says beside what all kinds say."""
+
+
+class SharedArgs(TypedDict):
+    """What to use of a machine, whoever has made it."""
 
     stack: str
     """The stack's name."""
-    ssh: Ssh
-    """The way there."""
     data_dir: str
     """Absolute folder on the machine for weights, caches and configuration; made when it is not there."""
     gpus: GpuChoice
@@ -43,37 +67,62 @@ class RemoteHostArgs(TypedDict):
     """TCP port of the listener without a key, or None; likewise."""
 
 
+class RemoteHostArgs(SharedArgs):
+    """How to reach the machine, and what to use of it."""
+
+    ssh: pulumi.Input[Ssh]
+    """The way there; not known in a preview that shows the machine being made."""
+    made: MadeMachine | None
+    """For a machine that the program makes; None: the machine is somebody's own (kind host)."""
+
+
 class RemoteHost(Machine):
     """A Linux machine with Docker."""
 
     def __init__(self, name: str, args: RemoteHostArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
-        self.kind = "host"
+        made = args["made"]
+        self.kind = made["kind"] if made else "host"
         self.stack = args["stack"]
         self.address = "127.0.0.1"
         self.data_dir = args["data_dir"]
-        self._ssh = ssh = args["ssh"]
-        # Asked anew by every run: resources alone would never notice that the machine behind them is another one.
-        patience = 0 if pulumi.runtime.is_dry_run() else BOOT_SECONDS
-        seen = command.local.run_output(
-            command=BASH,
-            stdin=reach_program(ssh, args["stack"], patience),
-            logging=command.local.Logging.STDERR,  # what is waited for; the answer is of no interest to a reader
-            opts=pulumi.InvokeOutputOptions(parent=self),
+        self.ends_with = made["resource"] if made else None
+        self.public = made["public"] if made else None
+        self.facts = dict(made["facts"]) if made else {}
+        self._ssh = ssh = pulumi.Output.from_input(args["ssh"])
+        self.identity = self._identity()
+        prepared = [
+            self.run(f"{name}-{step}", program, parent=self).resource
+            for step, program in (made["prepare"] if made else {}).items()
+        ]
+        check = self.run(
+            f"{name}-ready",
+            {"program": ready_program(args), "triggers": made["triggers"] if made else []},
+            parent=self,
+            depends_on=prepared,
         )
-        self.identity = seen.stdout.apply(identity_of)
-        check = self.run(f"{name}-ready", {"program": ready_program(args)}, parent=self)
         self.ready = check.resource
         facts = check.last_line.apply(json.loads)
         self.device = facts.apply(lambda known: cast(Device, known["device"]))
         self._choose_gpus(args["gpus"])
         self.docker_provider = docker.Provider(
             f"{name}-docker",
-            host=ssh.docker_host,
-            ssh_opts=ssh.options(),
+            host=ssh.apply(lambda way: way.docker_host),
+            ssh_opts=ssh.apply(lambda way: way.options()),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.ready]),
         )
         self.register_outputs({"identity": self.identity, "device": self.device})
+
+    def _identity(self) -> pulumi.Output[str]:
+        """Which machine it is, asked anew by every run: resources would never notice that it is another one."""
+        patience = 0 if pulumi.runtime.is_dry_run() else BOOT_SECONDS
+        seen = command.local.run_output(
+            command=BASH,
+            stdin=self._ssh.apply(lambda way: reach_program(way, self.stack, patience)),
+            logging=command.local.Logging.STDERR,  # what is waited for; the answer is of no interest to a reader
+            opts=pulumi.InvokeOutputOptions(parent=self),
+        )
+        return seen.stdout.apply(identity_of)
 
     def run(
         self, name: str, args: RunArgs, *, parent: pulumi.Resource, depends_on: Sequence[pulumi.Resource] = ()
@@ -82,7 +131,7 @@ class RemoteHost(Machine):
         program = pulumi.Output.from_input(args["program"])
         ran = command.local.Command(
             name,
-            create=self._ssh.command(interpreter),
+            create=self._ssh.apply(lambda way: way.command(interpreter)),
             stdin=program.apply(whole) if interpreter == BASH else program,
             triggers=[self.identity, *args.get("triggers", [])],
             add_previous_output_in_env=False,
@@ -92,7 +141,7 @@ class RemoteHost(Machine):
 
     def look(self, program: str, *, parent: pulumi.Resource) -> pulumi.Output[str]:
         seen = command.local.run_output(
-            command=self._ssh.command(BASH),
+            command=self._ssh.apply(lambda way: way.command(BASH)),
             # Only when the machine has said which one it is: a preview may find none.
             stdin=self.identity.apply(lambda _: whole(program)),
             logging=command.local.Logging.STDERR,
@@ -100,8 +149,8 @@ class RemoteHost(Machine):
         )
         return seen.stdout.apply(last_line)
 
-    def tunnel(self, port: int) -> str | None:
-        return self._ssh.tunnel(port)
+    def tunnel(self, port: int) -> pulumi.Output[str]:
+        return self._ssh.apply(lambda way: way.tunnel(port))
 
     def _choose_gpus(self, choice: GpuChoice) -> None:
         self.proves_gpus = choice != "none"
@@ -120,7 +169,7 @@ def whole(program: str) -> str:
     return f"{{\n{program}\nexit\n}}\n"
 
 
-def ready_program(args: RemoteHostArgs) -> str:
+def ready_program(args: SharedArgs) -> str:
     """A bash program that prepares and checks the machine and prints what it is, as JSON, in its last line."""
     choice = args["gpus"] if isinstance(args["gpus"], str) else "some"
     return f"""\

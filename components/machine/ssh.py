@@ -33,7 +33,9 @@ class Ssh:
     target, jump: where to, and over which host. key: path of a private key, as written in the settings, or None
     for the agent and ssh's default keys. known_hosts: file with the host keys of this stack, relative to the
     project, so that the state does not depend on where the project lies. pinned: whether that file says all the
-    keys there are, so that no other is accepted.
+    keys there are, so that no other is accepted. instance: id of the machine where the program made it; its host
+    key is kept under that, so that a new machine at the old address is a new one, and an old one with a new key
+    is refused. session: the words of a command that carries the connection in place of TCP, %h and %p in it.
     """
 
     target: SshTarget
@@ -41,15 +43,25 @@ class Ssh:
     key: str | None = None
     jump: SshTarget | None = None
     pinned: bool = False
+    instance: str | None = None
+    session: tuple[str, ...] = ()
+
+    @property
+    def alias(self) -> str:
+        """The name that the machine's host key is kept under."""
+        return self.instance or alias(self.target)
 
     def options(self) -> list[str]:
         """Options for `ssh`, as arguments. They hold no secret: error texts show them."""
-        values = [*self._common(self.target, self.pinned), "ClearAllForwardings=yes"]
+        values = [*self._common(self.alias, self.pinned), "ClearAllForwardings=yes"]
         if self.jump:
             # A proxy command and not -J, which would check the jump host by the user's own known_hosts. The key of
             # the jump host is always learned at the first contact: `pinned` is about the machine alone.
-            options = shlex.join(_dashed(self._common(self.jump, pinned=False))).replace("%", "%%")
+            common = self._common(alias(self.jump), pinned=False)
+            options = shlex.join(_dashed(common)).replace("%", "%%")
             values.append(f"ProxyCommand=ssh -a -x {options} -W [%h]:%p {shlex.join(self._where(self.jump))}")
+        if self.session:
+            values.append(f"ProxyCommand={shlex.join(self.session)}")
         return ["-T", "-a", "-x", *_dashed(values)]
 
     def command(self, remote: str, *, once: int | None = None) -> str:
@@ -67,6 +79,8 @@ class Ssh:
             words += ["-p", str(self.target.port)]
         if self.jump:
             words += ["-J", str(self.jump)]
+        if self.session:
+            words += ["-o", f"ProxyCommand={shlex.join(self.session)}"]
         words = [shlex.quote(word) for word in [*words, f"{self.target.user}@{self.target.host}"]]
         # The shell of whoever pastes it is to expand the ~, so it stays outside of quotes.
         key = ["-i", _home_unquoted(self.key)] if self.key else []
@@ -78,7 +92,7 @@ class Ssh:
         host = f"[{self.target.host}]" if ":" in self.target.host else self.target.host
         return f"ssh://{self.target.user}@{host}:{self.target.port}"
 
-    def _common(self, target: SshTarget, pinned: bool) -> list[str]:
+    def _common(self, key_alias: str, pinned: bool) -> list[str]:
         key = [f"IdentityFile={_path(self.key)}", "IdentitiesOnly=yes"] if self.key else []
         return [
             "BatchMode=yes",
@@ -87,7 +101,7 @@ class Ssh:
             f"StrictHostKeyChecking={'yes' if pinned else 'accept-new'}",
             f"UserKnownHostsFile={_path(self.known_hosts)}",
             "GlobalKnownHostsFile=/dev/null",
-            f"HostKeyAlias={alias(target)}",
+            f"HostKeyAlias={key_alias}",
             "HashKnownHosts=no",
             # Updated keys would be written where pinned ones are to be the only ones.
             "UpdateHostKeys=no",
@@ -120,22 +134,28 @@ def ssh_of(machine: HostMachine, stack: str) -> Ssh:
     )
 
 
-def refuse_docker_variables(environment: Mapping[str, str] = os.environ) -> None:
-    """SettingsError where a variable would lead the Docker provider away from the machine."""
+def refuse_docker_variables(environment: Mapping[str, str] = os.environ, kind: str = "host") -> None:
+    """SettingsError where a variable would lead the Docker provider away from the machine. kind: the machine's."""
     foreign = [name for name in DOCKER_VARIABLES if environment.get(name)]
     if foreign:
+        whose = "seatable-vllm:machine.ssh" if kind == "host" else "the machine on AWS"
         raise SettingsError(
-            f"{foreign[0]} is set, and Docker's provider would obey it in place of seatable-vllm:machine.ssh; "
-            "unset it to deploy a host stack"
+            f"{foreign[0]} is set, and Docker's provider would obey it in place of {whose}; "
+            f"unset it to deploy a stack of kind {kind}"
         )
+
+
+def require_ssh(key: str | None) -> None:
+    """SettingsError where this computer has no `ssh`, or the key file (as the settings have it) cannot be used."""
+    if shutil.which("ssh") is None:
+        raise SettingsError("ssh is not on this computer's PATH; install OpenSSH's client (openssh-client)")
+    if key:
+        _require_usable(Path(key).expanduser())
 
 
 def prepare(machine: HostMachine, ssh: Ssh, project: Path) -> None:
     """Puts the pinned host key where `ssh` looks for it. SettingsError where the key file cannot be used."""
-    if shutil.which("ssh") is None:
-        raise SettingsError("ssh is not on this computer's PATH; install OpenSSH's client (openssh-client)")
-    if machine.ssh_key:
-        _require_usable(Path(machine.ssh_key).expanduser())
+    require_ssh(machine.ssh_key)
     if machine.host_key:
         known_hosts = project / ssh.known_hosts
         known_hosts.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

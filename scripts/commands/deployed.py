@@ -1,5 +1,6 @@
 """The engine that deployed a stack, for commands that look at one or remove it."""
 
+from components.machine.aws.access import Place
 from rehearsal.stack_file import stack_file
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, RehearsalEngine
@@ -21,6 +22,12 @@ def engine_of(stack: str, here: DockerState | None = None) -> Engine | None:
     if on_path() or FOLDER.exists():
         return PulumiEngine(stack, here, "" if on_path() else str(FOLDER))
     return None
+
+
+def place_of(stack: str) -> Place | None:
+    """Where the stack's machine on AWS is, as its state has it, though its `up` may have failed later; or None."""
+    engine = engine_of(stack)
+    return engine.place() if isinstance(engine, PulumiEngine) else None
 
 
 def outputs_of(stack: str) -> dict[str, object]:

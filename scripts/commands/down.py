@@ -11,6 +11,7 @@ import docker
 
 from components.machine.local_docker import local_docker_host
 from components.renewal import forget_timer
+from scripts.commands.aws import AwsStack, region_of, what_stays
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
@@ -20,6 +21,7 @@ from scripts.commands.places import DOCKER_SECONDS, FOLDERS, Host, MachineAway, 
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, stack_settings
 from scripts.commands.terminal import Terminal
+from settings import AwsMachine
 
 HOLDS_KEYS = ("vllm", "edge")
 """Folders of the data directory that are of no use without the stack."""
@@ -40,6 +42,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
+    if isinstance(settings.machine, AwsMachine):
+        return _down_at_aws(options.stack, settings.machine, options.purge, terminal)
     host = host_of(options.stack, settings)
     if host is None:
         return _down_here(options.stack, data_dir(options.stack, settings), options.purge, terminal)
@@ -73,6 +77,29 @@ def _down_here(stack: str, data: Path, purge: bool, terminal: Terminal) -> int:
         terminal.line(f"{data} removed{kept}")
     elif data.exists():
         terminal.line(f"kept: {data} (weights, caches, certificates); scripts/down {stack} --purge removes it")
+    return 0
+
+
+def _down_at_aws(stack: str, machine: AwsMachine, purge: bool, terminal: Terminal) -> int:
+    """The machine goes with everything on it, so it need not answer, nor even run."""
+    if machine.protected:
+        raise failure(
+            f"{stack} is protected: its data volume, its address and its instance cannot be deleted",
+            f"set seatable-vllm:machine.protected to false, run scripts/up {stack}, then this again",
+        )
+    engine = engine_of(stack)
+    removed = 0
+    if engine is not None:
+        with terminal.step(f"removing {stack} and its machine ({engine.name})") as step:
+            removed = engine.down(step.say)
+    terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
+    if removed and machine.data_disk.at_end != "delete":
+        kept = "the data volume" if machine.data_disk.at_end == "retain" else "a snapshot of the data volume"
+        terminal.line(f"kept at AWS, and paid for: {kept} (tag Stack={stack})")
+        for line in what_stays(AwsStack(stack, machine, region_of(stack))):
+            terminal.line(line)
+    if purge:
+        _forget_state(stack, engine)
     return 0
 
 

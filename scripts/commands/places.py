@@ -12,21 +12,26 @@ import requests
 
 from checks import gate
 from checks.bundle import gate_program
+from components.machine.aws.access import ssh_of_instance
 from components.machine.local_docker import local_docker_host
 from components.machine.machine import BASH, PYTHON
 from components.machine.reach import AWAY, BOOT_SECONDS, reach_program
 from components.machine.remote_host import whole
-from components.machine.ssh import Ssh, alias, prepare, refuse_docker_variables, ssh_of
+from components.machine.ssh import Ssh, prepare, refuse_docker_variables, require_ssh, ssh_of
 from rehearsal.forward import forwarded, provider_command
+from scripts.commands.deployed import place_of
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Say
 from scripts.commands.errors import CommandError, failure
 from scripts.commands.stacks import PROJECT, data_dir
 from scripts.commands.terminal import Terminal
-from settings import HostMachine, Settings
+from settings import AwsMachine, HostMachine, Settings
 
 DOCKER_SECONDS = 120
+
+MADE_SECONDS = 20
+"""Patience for a machine that the program makes, before the program is run."""
 
 FOLDERS = ("models", "cache", "vllm", "edge", "certificates")
 """All that a stack puts into its data directory. What else lies there is not its own, and no purge takes it."""
@@ -36,16 +41,19 @@ class MachineAway(CommandError):  # noqa: N818 - reads as what happened
     """The machine does not answer at all: switched off, gone, or cut off from here."""
 
 
+class NotMade(CommandError):  # noqa: N818 - reads as what happened
+    """A machine that the program is to make is not there yet, or not any more."""
+
+
 class Host:
     """A machine that SSH reaches."""
 
-    def __init__(self, stack: str, machine: HostMachine) -> None:
-        refuse_docker_variables()
-        self.name = machine.ssh
-        self.data = machine.data_dir
+    def __init__(self, stack: str, way: Ssh, data: str) -> None:
+        """way: how it is reached. data: its data directory."""
+        self.name = str(way.target)
+        self.data = data
         self._stack = stack
-        self._ssh: Ssh = ssh_of(machine, stack)
-        prepare(machine, self._ssh, PROJECT)
+        self._ssh = way
 
     def wait(self, say: Say, patience: int = BOOT_SECONDS) -> None:
         """Returns when the machine lets us in. CommandError says why not, MachineAway if nothing answers."""
@@ -115,12 +123,30 @@ class Host:
 
     def _is_ours(self, line: str) -> bool:
         # A hashed name can be anybody's, and only a file that others had their hands in has one.
-        return line.split(" ", 1)[0] == alias(self._ssh.target) or line.startswith("|1|")
+        return line.split(" ", 1)[0] == self._ssh.alias or line.startswith("|1|")
 
 
 def host_of(stack: str, settings: Settings) -> Host | None:
-    """The stack's machine where SSH leads to it; None for this computer."""
-    return Host(stack, settings.machine) if isinstance(settings.machine, HostMachine) else None
+    """The stack's machine where SSH leads to it; None for this computer.
+
+    NotMade where the program has yet to make it.
+    """
+    machine = settings.machine
+    if isinstance(machine, HostMachine):
+        refuse_docker_variables()
+        way = ssh_of(machine, stack)
+        prepare(machine, way, PROJECT)
+        return Host(stack, way, machine.data_dir)
+    if isinstance(machine, AwsMachine):
+        refuse_docker_variables(kind="aws")
+        require_ssh(machine.ssh_key)
+        place = place_of(stack)
+        if place is None:
+            raise NotMade(
+                f"cause: {stack} has no machine yet that could be reached\nchange: run scripts/up {stack}"
+            )
+        return Host(stack, ssh_of_instance(machine, stack, place), machine.data_dir)
+    return None
 
 
 @contextlib.contextmanager
@@ -129,15 +155,30 @@ def reached(
 ) -> Iterator[DockerState | None]:
     """The stack's machine, waited for or set up, and what is on its Docker.
 
-    patience: seconds for a machine behind SSH that does not answer.
+    patience: seconds for a machine behind SSH that does not answer. One that the program makes is not waited for:
+    it may be about to be made, or to be made anew.
     """
+    made = isinstance(settings.machine, AwsMachine)
+    if made and host is None:
+        yield None
+        return
     if host is None:
         ensure_docker(terminal)
         client = docker.DockerClient(base_url=local_docker_host(), timeout=DOCKER_SECONDS)
         yield DockerState(client, stack, str(data_dir(stack, settings)))
         return
     with terminal.step(f"reaching {host.name}") as step:
-        host.wait(step.say, patience)
+        try:
+            host.wait(step.say, MADE_SECONDS if made else patience)
+            away = False
+        except MachineAway:
+            if not made:
+                raise
+            away = True
+            step.say("it does not answer; the program looks after it")
+    if away:
+        yield None
+        return
     with host.docker() as state:
         yield state
 

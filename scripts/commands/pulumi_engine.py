@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pulumi import automation
 
+from components.machine.aws.access import GPU_VM, Place
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
@@ -76,6 +77,15 @@ class PulumiEngine:
         """See Engine."""
         self._seen = self._known()
         return self._seen or Known()
+
+    def place(self) -> Place | None:
+        """Where the machine is that the program has made; None where it is not there, or out of reach."""
+        stack = self._stack(create=False)
+        deployment = (stack.export_stack().deployment or {}) if stack else {}
+        for item in deployment.get("resources", []):
+            if item["type"] == GPU_VM and "place" in item.get("outputs", {}):
+                return cast(Place, item["outputs"]["place"])
+        return None
 
     def down(self, say: Say) -> int:
         """See Engine."""

@@ -1,6 +1,7 @@
 """The stacks of this project as the commands see them: their files, settings and what is known of a stack."""
 
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,23 +35,54 @@ def set_in_stack_file(stack: str, key: Sequence[str], value: Any, project: Path 
     key: the setting and the keys inside it. A value of None removes the entry.
     """
     path = stack_file(stack, project)
-    editor = YAML()
-    editor.preserve_quotes = True
-    document = editor.load(path.read_text()) or {}
-    inner = document
-    for part in ("config", f"{NAMESPACE}:{key[0]}", *key[1:-1]):
+    text = path.read_text()
+    editor = _editor(text)
+    document: Any = editor.load(text) or {}
+    # Pulumi takes a key without a namespace for one of the project's.
+    setting = key[0] if key[0] in (document.get("config") or {}) else f"{NAMESPACE}:{key[0]}"
+    inner: Any = document
+    for part in ("config", setting, *key[1:-1]):
         if not inner.get(part):
             inner[part] = {}
         inner = inner[part]
     if value is None:
         inner.pop(key[-1], None)
+    elif isinstance(value, dict) and isinstance(inner.get(key[-1]), dict):
+        # A comment that follows a mapping belongs to its last entry, and would go with it.
+        inner[key[-1]].update(value)
+    elif key[-1] not in inner and len(key) > 1 and hasattr(inner, "lc"):
+        inner.insert(_between_lines(inner, text.splitlines()), key[-1], value)
     else:
         inner[key[-1]] = value
+    put(path, editor, document)
+
+
+def put(path: Path, editor: YAML, document: Any) -> None:
+    """Writes a stack file, all or nothing."""
     text = io.StringIO()
     editor.dump(document, text)
     beside = path.with_suffix(".part")
     beside.write_text(text.getvalue())
     beside.replace(path)
+
+
+def _editor(text: str) -> YAML:
+    """Reads and writes YAML as it is: quotes, long lines and the indentation of lists."""
+    editor = YAML()
+    editor.preserve_quotes = True
+    editor.width = 4096
+    if re.search(r"^( *)[^ #\n][^\n]*:[ ]*\n\1  - ", text, re.MULTILINE):
+        editor.indent(mapping=2, sequence=4, offset=2)
+    return editor
+
+
+def _between_lines(mapping: Any, lines: Sequence[str]) -> int:
+    """The first position in a mapping, not before its first key, that comes between no comment and its key."""
+    for position, key in enumerate(mapping):
+        above = lines[mapping.lc.key(key)[0] - 1].strip()
+        if position and above and not above.startswith("#"):
+            return position
+    return len(mapping)
 
 
 def data_dir(stack: str, settings: Settings, project: Path = PROJECT) -> Path:

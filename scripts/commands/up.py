@@ -17,22 +17,34 @@ from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
+from scripts.commands.aws import aws_stack
+from scripts.commands.capacity import deploy_somewhere
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
-from scripts.commands.places import Host, host_of, reached
+from scripts.commands.places import Host, NotMade, host_of, reached
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
 from scripts.commands.target import client_target
 from scripts.commands.terminal import Terminal, print_block
+from scripts.commands.wake import wake
 from settings import Settings
 
 HUB = "https://huggingface.co"
 HUB_SECONDS = 5
 RESTART_SECONDS = 1800
+
+SETTINGS_TEXTS = {
+    "seatable_yaml": "settings for SeaTable AI",
+    "picoclaw_json": "settings for PicoClaw: config.json",
+    "picoclaw_security": "settings for PicoClaw: .security.yml",
+    "archi_yaml": "settings for Archi: config.yaml",
+    "archi_env": "settings for Archi: .env",
+}
+"""What `up` shows in its end of the outputs, in this order, with a heading each."""
 
 
 def main(arguments: list[str]) -> int:
@@ -55,11 +67,14 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
-    host = host_of(options.stack, settings)
+    on_aws = aws_stack(options.stack, settings)
+    if on_aws:
+        wake(on_aws, terminal)
+    host = present_host(options.stack, settings)
     if host and options.machine_replaced:
         host.forget_host_key()
     with reached(options.stack, settings, host, terminal, options.patience) as here:
-        if host is None:
+        if settings.machine.kind == "local":
             obtain_what_cannot_be_pulled(options.stack, settings, terminal)
         before = engine_of(options.stack, here)
         if here:
@@ -67,10 +82,22 @@ def main(arguments: list[str]) -> int:
         engine = choose_engine(options.stack, here, before, options.rehearse, terminal)
         for name in here.stopped() if here else ():
             terminal.line(f"{name} does not run; starting it again")
-        outcome = deploy(engine, options.stack, terminal)
-    prove(options.stack, settings, host, outcome, terminal)
+        if on_aws:
+            outcome = deploy_somewhere(on_aws, lambda: deploy(engine, options.stack, terminal), terminal.line)
+        else:
+            outcome = deploy(engine, options.stack, terminal)
+    # Another one than before, where the program has made it anew.
+    prove(options.stack, settings, present_host(options.stack, settings), outcome, terminal)
     tell(options.stack, outcome, terminal)
     return 0
+
+
+def present_host(stack: str, settings: Settings) -> Host | None:
+    """The machine behind SSH; None for this computer, and for a machine that is yet to be made."""
+    try:
+        return host_of(stack, settings)
+    except NotMade:
+        return None
 
 
 def _seconds(text: str) -> int:
@@ -204,10 +231,13 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
             f"{outcome.unchanged} as they were"
         )
     outputs = outcome.outputs
+    if outputs.get("dns") and not outputs["dns"]["made"]:
+        print_block("write these records where the name's zone is kept", "\n".join(outputs["dns"]["records"]))
     if "tunnel" in outputs:
         print_block("the way to the endpoint, on each client's computer", outputs["tunnel"])
     print_block("endpoint", f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens")
-    if "seatable_yaml" in outputs:
-        print_block("settings for SeaTable AI", outputs["seatable_yaml"])
+    for name, what in SETTINGS_TEXTS.items():
+        if name in outputs:
+            print_block(what, outputs[name])
     print_block("try it", outputs["curl"])
     terminal.line(f"\nmore: scripts/output {stack}, scripts/check {stack}, scripts/down {stack}")

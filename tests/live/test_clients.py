@@ -352,4 +352,4 @@ def test_the_checks_pass_for_each_client(deployment: Deployment, client_name: st
     done = deployment.checkout.run("check", deployment.stack, "--client", client_name)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAILED" not in done.stdout
-    assert done.stdout.count("\nok ") == 8, done.stdout
+    assert done.stdout.count("\nok ") == 9, done.stdout

@@ -12,7 +12,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +191,56 @@ def test_the_request_with_tools_is_one_that_agents_send(fake_endpoint: FakeEndpo
     wanted = fake_endpoint.asked[0].json()
     assert wanted["tools"][0]["type"] == "function"
     assert wanted["tool_choice"] == "auto"
+
+
+def forced(endpoint_: FakeEndpoint, message: Mapping[str, Any], finish_reason: str = "stop") -> str:
+    """The reason for refusing this answer to a forced tool call."""
+    choice = {"message": message, "finish_reason": finish_reason}
+    endpoint_.answers["POST /v1/chat/completions"] = endpoint_.always(200, {"choices": [choice]})
+    return refusal(endpoint.tool_call_is_made, endpoint_)
+
+
+def called(name: str, arguments: str) -> dict[str, Any]:
+    return {
+        "role": "assistant",
+        "tool_calls": [{"type": "function", "function": {"name": name, "arguments": arguments}}],
+    }
+
+
+def test_a_forced_tool_call_that_comes_back_as_text_fails_and_shows_it(fake_endpoint: FakeEndpoint) -> None:
+    for message in ({"content": "<tool_call>{}"}, {"content": "<tool_call>{}", "tool_calls": []}):
+        reason = forced(fake_endpoint, message, "length")
+        assert "<tool_call>" in reason
+        assert "length" in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("other", '{"city": "Paris"}'), ("get_weather", '{"city": "Rome"}'), ("get_weather", '{"city": "Par'),
+     ("get_weather", "")],
+)  # fmt: skip
+def test_a_forced_tool_call_of_another_tool_or_with_other_arguments_fails(
+    name: str, arguments: str, fake_endpoint: FakeEndpoint
+) -> None:
+    assert f"{name}({arguments!r})" in forced(fake_endpoint, called(name, arguments))
+
+
+def test_the_forced_tool_call_names_its_tool_and_can_be_made_in_one_way_only(fake_endpoint: FakeEndpoint) -> None:
+    endpoint.tool_call_is_made(target(fake_endpoint))
+    (asked,) = fake_endpoint.asked
+    wanted = asked.json()
+    assert wanted["tool_choice"] == {
+        "type": "function",
+        "function": {"name": wanted["tools"][0]["function"]["name"]},
+    }
+    parameters = wanted["tools"][0]["function"]["parameters"]
+    assert [len(each["enum"]) for each in parameters["properties"].values()] == [1]
+    assert parameters["required"] == list(parameters["properties"])
+
+
+def test_no_tool_call_is_asked_for_where_none_are_promised(fake_endpoint: FakeEndpoint) -> None:
+    assert "tool_parser" in endpoint.tool_call_is_made(target(fake_endpoint, tools=False))
+    assert fake_endpoint.asked == []
 
 
 EVENTS = [f"data: {{}}{n}\n\n" for n in range(24)]

@@ -407,12 +407,13 @@ def test_the_loopback_listener_has_the_same_doors_and_key_rules_and_is_never_pub
     files = made(bind=tls_binds(443), loopback_port=18080)
     edge, loopback = directives("frontend clients", files), directives("frontend loopback", files)
     assert [line for line in loopback if line.startswith("bind ")] == ["bind 127.0.0.1:18080"]
-    keyless = f"http-request set-var(txn.client) str({TUNNEL}) if {{ req.fhdr_cnt(authorization) eq 0 }}"
+    ours = r"acl key_of_ours req.fhdr(authorization) -m reg -i ^Bearer\ [A-Za-z0-9]{64}$"
+    keyless = f"http-request set-var(txn.client) str({TUNNEL}) unless key_of_ours"
     assert loopback.count(keyless) == 1
     assert keyless not in edge
     # Before the header is taken away, or everybody would have sent none.
     assert loopback.index(keyless) < loopback.index("http-request del-header authorization")
-    assert set(loopback) - set(edge) == {"frontend loopback", "bind 127.0.0.1:18080", keyless}
+    assert set(loopback) - set(edge) == {"frontend loopback", "bind 127.0.0.1:18080", ours, keyless}
     assert any("status 404" in line for line in loopback)
 
 

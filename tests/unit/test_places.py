@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.machine.reach import identity_of
+from components.machine.ssh import ssh_of
 from scripts.commands import places
 from scripts.commands.places import FOLDERS, Host, purge_program
 from settings import HostMachine
@@ -56,7 +57,8 @@ def test_only_the_replaced_machines_key_is_forgotten(tmp_path: Path, monkeypatch
     known = tmp_path / ".state" / "gpu1" / "known_hosts"
     known.parent.mkdir(parents=True)
     known.write_text("gpu1 ssh-ed25519 AAAA\nbastion ssh-ed25519 BBBB\ngpu1 ssh-rsa CCCC\n")
-    Host("gpu1", HostMachine(ssh="ubuntu@gpu1", jump="me@bastion")).forget_host_key()
+    way = ssh_of(HostMachine(ssh="ubuntu@gpu1", jump="me@bastion"), "gpu1")
+    Host("gpu1", way, "/srv/data").forget_host_key()
     assert known.read_text() == "bastion ssh-ed25519 BBBB\n"
 
 

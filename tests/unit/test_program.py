@@ -455,7 +455,7 @@ def test_another_machine_gets_other_containers(record_program: RecordProgram, lo
 
 
 def test_two_stacks_share_no_name_port_or_folder(record_program: RecordProgram) -> None:
-    first, second = (record_program(name) for name in ("local", "dev"))
+    first, second = (record_program(name) for name in ("local", "second"))
     for name in (ENGINE, EDGE):
         one, other = first.one(name).inputs, second.one(name).inputs
         assert one["name"] != other["name"]
@@ -600,7 +600,7 @@ def test_no_output_that_everybody_may_see_holds_a_key(up: Recorded) -> None:
 
 
 def test_every_client_gets_its_own_key_and_the_texts_of_its_kind(record_program: RecordProgram) -> None:
-    recorded = record_program("dev")
+    recorded = record_program("second")
     clients = recorded.outputs["clients"].value
     assert {name: texts_["key"] for name, texts_ in clients.items()} == {
         name: recorded.keys[f"keys-{name}-1"] for name in ("seatable", "agents")
@@ -637,6 +637,64 @@ def test_without_a_seatable_client_there_is_no_short_way_to_its_texts(record_pro
     assert not {"seatable_yaml", "seatable_env"} & set(recorded.outputs)
 
 
+AGENTS = {
+    "seatable": client("127.0.0.1/32"),
+    "first": client("127.0.0.2/32", kind="picoclaw"),
+    "second": client("127.0.0.3/32", kind="picoclaw"),
+    "third": client("127.0.0.4/32", kind="archi"),
+}
+KEYLESS = {"picoclaw_json": "first", "archi_yaml": "third"}
+KEYLESS_BY_LOOPBACK = {"picoclaw_loopback_json": "first", "archi_loopback_yaml": "third"}
+WITH_KEY = {"picoclaw_security": "first", "archi_env": "third"}
+
+
+def test_the_texts_of_agents_are_those_of_the_first_of_each_kind_and_only_those_with_a_key_are_secret(
+    record_program: RecordProgram,
+) -> None:
+    recorded = record_program("local", config(clients=AGENTS, ports={"loopback": 18080}))
+    for name, owner in {**KEYLESS, **KEYLESS_BY_LOOPBACK, **WITH_KEY}.items():
+        output = recorded.outputs[name]
+        assert output.value == recorded.outputs["clients"].value[owner][name]
+        assert output.secret == (name in WITH_KEY), name
+        assert any(key in output.value for key in recorded.keys.values()) == (name in WITH_KEY), name
+    assert recorded.keys["keys-first-1"] in recorded.outputs["picoclaw_security"].value
+
+
+def test_texts_for_the_listener_without_a_key_are_told_only_where_there_is_one(
+    record_program: RecordProgram,
+) -> None:
+    without = record_program("local", config(clients=AGENTS)).outputs
+    assert not set(KEYLESS_BY_LOOPBACK) & set(without)
+    assert set(KEYLESS) <= set(without)
+    recorded = record_program("local", config(clients=AGENTS, ports={"loopback": 18080}))
+    for name in KEYLESS_BY_LOOPBACK:
+        assert recorded.outputs["loopback"].value in recorded.outputs[name].value
+
+
+def test_the_context_that_agents_are_told_is_the_one_that_is_served(record_program: RecordProgram) -> None:
+    recorded = record_program("local", config(clients=AGENTS, model={"max_model_len": 4096}))
+    told = json.loads(recorded.outputs["picoclaw_json"].value)["agents"]["defaults"]
+    assert told["context_window"] == recorded.outputs["max_model_len"].value == 4096
+    assert told["max_tokens"] < 4096
+
+
+@pytest.mark.parametrize(
+    ("clients", "parser", "warned"),
+    [(AGENTS, "none", True), (AGENTS, "hermes", False), ({"s": client("127.0.0.1/32")}, "none", False)],
+)
+def test_agents_of_a_model_without_a_tool_parser_are_warned_of(
+    clients: Mapping[str, object],
+    parser: str,
+    warned: bool,
+    record_program: RecordProgram,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", said.append)
+    record_program("local", config(clients=clients, model={"tool_parser": parser}))
+    assert ["first, second, third" in text and "model.tool_parser" in text for text in said] == [True] * warned
+
+
 def test_the_curl_line_is_that_of_a_client_whose_key_works_from_here(record_program: RecordProgram) -> None:
     clients = {"far": client("198.51.100.1/32"), "near": client("127.0.0.1/32", kind="openai")}
     recorded = record_program("local", config(clients=clients))
@@ -663,7 +721,7 @@ def test_the_reference_of_the_image_is_told(up: Recorded) -> None:
 
 def test_the_effective_list_of_allowed_addresses_is_told(record_program: RecordProgram) -> None:
     # consumers.md section 7: "effective allow-list".
-    found = set(texts(public_outputs(record_program("dev"))))
+    found = set(texts(public_outputs(record_program("second"))))
     assert {"127.0.0.1/32", "127.0.0.2/32"} <= {word for text in found for word in re.split(r"[\s,]+", text)}
 
 

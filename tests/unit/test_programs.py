@@ -30,14 +30,16 @@ from components.edge import release_program, reload_program
 from components.image import image_program
 from components.machine.local import LocalMachineArgs, ready_program
 from components.machine.machine import write_file_program
+from components.parser_proof import parser_program
 from components.weights import lost_program, weights_program
 from scripts.commands.failure_text import last_lines
+from settings import Model
 
 if TYPE_CHECKING:
     from tests.conftest import Asked, FakeCommand, FakeEndpoint, RecordProgram, Reply
 
 COMMANDS = ("machine-ready", "inference-image-present", "inference-weights-present", "inference-config",
-            "inference-watchdog", "edge-image-present", "edge-release", "edge-reload",
+            "inference-watchdog", "inference-parser-fits", "edge-image-present", "edge-release", "edge-reload",
             "readiness-gate")  # fmt: skip
 
 WEIRD_NAMES = ("plain", "it's", 'a "quoted" name', "two  spaces", "$HOME", "$(touch pwned)", "`touch pwned`", "*",
@@ -98,7 +100,10 @@ def test_a_bash_program_stops_at_its_first_error(name: str, record_program: Reco
         assert inputs["stdin"].startswith("set -euo pipefail\n")
 
 
-@pytest.mark.parametrize(("name", "word"), [("edge-reload", "RELOAD"), ("inference-weights-present", "FETCH")])
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [("edge-reload", "RELOAD"), ("inference-weights-present", "FETCH"), ("inference-parser-fits", "ASK")],
+)
 def test_python_inside_a_bash_program_is_whole_too(name: str, word: str, record_program: RecordProgram) -> None:
     text = here_documents(record_program().one(name).inputs["stdin"])[word]
     compile(text, name, "exec")
@@ -127,6 +132,7 @@ def test_a_weird_data_directory_breaks_no_program(name: str) -> None:
         ready_program(args),
         weights_program(folder, "owner/model", None, "image:1", None),
         release_program(folder, EdgeFiles("0" * 12, {}), "image:1"),
+        parser_program("image:1", f"{folder}/models", Model()),
         write_file_program(f"{folder}/x", "content", "0600"),
     ):
         read = subprocess.run(["bash", "-n"], input=program, capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from catalog.failures import FAILURES
-from clients.blocks import blocks
+from clients.blocks import KEYLESS, Kind, blocks, own_blocks
 from clients.endpoint import ClientEndpoint
 from settings import SECRETS, Client, Settings
 
@@ -33,18 +33,23 @@ def _parts(annotation: Any) -> list[Any]:
     return [annotation]
 
 
-def setting_names() -> set[str]:
-    """Every setting with its path, as the README writes it."""
-    names = set(SECRETS)
-    for name, field in Settings.model_fields.items():
+def _names(tree: type[BaseModel], above: str = "") -> set[str]:
+    """The paths of all settings of a tree, without the trees themselves."""
+    names = set()
+    for name, field in tree.model_fields.items():
         kinds = [
             kind for kind in _parts(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)
         ]
         for kind in kinds:
-            names |= {f"{name}.{inner}" for inner in kind.model_fields}
+            names |= _names(kind, f"{above}{name}.")
         if not kinds:
-            names.add(name)
-    names.remove("clients")
+            names.add(f"{above}{name}")
+    return names
+
+
+def setting_names() -> set[str]:
+    """Every setting with its path, as the README writes it."""
+    names = {*SECRETS, *_names(Settings)} - {"clients"}
     return names | {f"clients.<name>.{inner}" for inner in Client.model_fields}
 
 
@@ -52,9 +57,30 @@ def test_the_settings_table_has_every_setting_and_no_other() -> None:
     assert first_column("Settings") == setting_names()
 
 
-def test_the_outputs_table_names_every_text_of_a_seatable_client() -> None:
-    texts = blocks("seatable", ClientEndpoint("http://h/v1", "k" * 64, "o/m", 256))
-    assert set(texts) - {"key"} <= first_column("Outputs")
+def all_texts(kind: Kind) -> set[str]:
+    """Every text that a client of this kind can have."""
+    return set(blocks(kind, ClientEndpoint("http://h/v1", "k" * 64, "o/m", 256, loopback="http://l/v1"))) - {"key"}
+
+
+def test_the_outputs_table_names_every_text_of_every_kind_and_which_are_secret() -> None:
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (yes|no) \|", (PROJECT / "README.md").read_text(), re.MULTILINE))
+    for kind in get_args(Kind):
+        for name in all_texts(kind):
+            assert rows[name] == ("no" if name in KEYLESS else "yes"), name
+
+
+def test_the_clients_table_has_every_kind_with_the_texts_that_are_its_own_and_its_page() -> None:
+    section = (PROJECT / "README.md").read_text().split("## Clients\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `([a-z]+)` \| \[.*\]\((docs/[a-z]+\.md)\) \| (.*) \|$", section, re.MULTILINE)
+    assert (
+        {kind for kind, _, _ in rows}
+        == set(get_args(Kind))
+        == set(get_args(Client.model_fields["kind"].annotation))
+    )
+    for kind, page, texts in rows:
+        own = set(own_blocks(kind, loopback=True)) or {"openai_env", "curl"}
+        assert set(re.findall(r"`([^`]+)`", texts)) == own
+        assert (PROJECT / page).is_file()
 
 
 def test_the_troubleshooting_page_has_every_known_cause_in_its_order_and_no_other() -> None:

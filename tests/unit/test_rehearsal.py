@@ -362,7 +362,7 @@ def test_output_that_is_no_text_ends_no_run() -> None:
 # Docker's inputs
 
 
-@pytest.mark.parametrize("stack", ["local", "dev"])
+@pytest.mark.parametrize("stack", ["local", "second"])
 @pytest.mark.parametrize("name", ["inference-vllm", "edge-haproxy"])
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_every_input_of_the_real_containers_is_known_to_the_rehearsal(
@@ -376,10 +376,10 @@ def test_every_input_of_the_real_containers_is_known_to_the_rehearsal(
 
 
 def test_the_engines_container_is_made_as_the_program_asks(record_program: RecordProgram) -> None:
-    arguments = _create_arguments(plain(dict(record_program("dev").one("inference-vllm").wire)))
+    arguments = _create_arguments(plain(dict(record_program("second").one("inference-vllm").wire)))
     assert arguments["ports"] == {"8000/tcp": ("127.0.0.1", 18001)}
     assert arguments["init"] is True
-    assert arguments["network"] == "seatable-vllm-dev"
+    assert arguments["network"] == "seatable-vllm-second"
     assert {bind["mode"] for bind in arguments["volumes"].values()} == {"ro", "rw"}
     assert arguments["log_config"]["Config"] == {"max-size": "10m", "max-file": "3"}
     assert arguments["healthcheck"]["Test"][0] == "CMD"

@@ -21,7 +21,7 @@ import pytest
 from components.gpu_proof import gpu_program
 from components.machine import reach
 from components.machine.reach import AWAY, reach_program
-from components.machine.remote_host import RemoteHostArgs, ready_program, whole
+from components.machine.remote_host import SharedArgs, ready_program, whole
 from components.machine.ssh import DOCKER_VARIABLES, Ssh, prepare, refuse_docker_variables, ssh_of
 from rehearsal.forward import provider_command
 from settings import HostMachine, SettingsError, SshTarget, parse
@@ -277,7 +277,7 @@ def ready(data: Path, **changes: object) -> str:
         "engine_port": 2,
         "loopback_port": None,
     }
-    return ready_program(RemoteHostArgs(**{**args, **changes}))  # type: ignore[typeddict-item]
+    return ready_program(SharedArgs(**{**args, **changes}))  # type: ignore[typeddict-item]
 
 
 def docker(fake: FakeCommand, runtimes: str = RUNC, security: str = '["name=seccomp"]', others: str = "") -> None:

@@ -635,7 +635,12 @@ def test_the_types_of_the_projects_schema_are_those_that_pulumi_knows() -> None:
 
 
 def test_there_are_stack_files_to_check() -> None:
-    assert {path.name for path in STACK_FILES} >= {"Pulumi.local.yaml", "Pulumi.dev.yaml"}
+    assert {path.name for path in STACK_FILES} >= {
+        "Pulumi.local.yaml",
+        "Pulumi.second.yaml",
+        "Pulumi.dev.yaml",
+        "Pulumi.prod.yaml",
+    }
 
 
 @pytest.mark.parametrize("path", STACK_FILES, ids=lambda path: path.name)

@@ -1,0 +1,1 @@
+"""Asks an AWS account about itself with boto3. What the answers mean is in `catalog.aws`."""

@@ -1,0 +1,30 @@
+"""Whether a model fits on a GPU: vLLM's own arithmetic for keys and values, and estimates of the rest.
+
+shape = ModelShape.from_config(config, weights_bytes)       # a parsed config.json and its safetensors files
+fit = fits(shape, Gpu("L4", 22700, 8.9), gpus=1, max_model_len=65536)
+fit.fits, fit.why, fit.levers, fit.max_model_len, fit.concurrency, fit.memory
+"""
+
+from catalog.sizing.fit import Fit, Lever, Serving, fits, parallel
+from catalog.sizing.kv import KvOptions, KvPlan, plan
+from catalog.sizing.memory import GIB, Gpu, MemorySplit
+from catalog.sizing.shape import Attention, Latent, ModelShape, ShapeError, State
+
+__all__ = [
+    "GIB",
+    "Attention",
+    "Fit",
+    "Gpu",
+    "KvOptions",
+    "KvPlan",
+    "Latent",
+    "Lever",
+    "MemorySplit",
+    "ModelShape",
+    "Serving",
+    "ShapeError",
+    "State",
+    "fits",
+    "parallel",
+    "plan",
+]

@@ -1,0 +1,1 @@
+"""A GPU machine on AWS: its network, firewall, disks, address and instance."""

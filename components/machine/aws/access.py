@@ -1,0 +1,87 @@
+"""How the machine on AWS is reached from this computer: SSH to its address, or through Session Manager."""
+
+import re
+from pathlib import Path
+from typing import TypedDict
+
+import pulumi
+
+from components.machine.ssh import Ssh, require_ssh
+from settings import AwsMachine, SettingsError, SshTarget
+
+GPU_VM = "seatable-vllm:index:GpuVm"
+"""Type of the component whose output `place` is the place of the stack's instance."""
+
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
+PUBLIC_KEY = re.compile(r"(?P<type>ssh-ed25519|ssh-rsa) (?P<key>[A-Za-z0-9+/]+=*)( .*)?")
+"""The types of keys that EC2 takes."""
+
+
+class Place(TypedDict):
+    """What is known of an instance only when it is there."""
+
+    instance: str
+    """Its id."""
+    address: str
+    """Its public address."""
+    login: str
+    """The user that its image lets in."""
+    region: str
+    """AWS region."""
+
+
+def ssh_of_instance(machine: AwsMachine, stack: str, place: Place) -> Ssh:
+    """The way to an instance."""
+    session = machine.access == "ssm"
+    return Ssh(
+        target=SshTarget(place["login"], place["instance"] if session else place["address"]),
+        known_hosts=f".state/{stack}/known_hosts",
+        key=machine.ssh_key,
+        instance=place["instance"],
+        session=(
+            *("aws", "ssm", "start-session", "--region", place["region"], "--target", "%h"),
+            *("--document-name", "AWS-StartSSHSession", "--parameters", "portNumber=%p"),
+        )
+        if session
+        else (),
+    )
+
+
+def region_of(machine: AwsMachine) -> str:
+    """The region that the stack is in. SettingsError where it names none, or another than its zones are in."""
+    region = pulumi.Config("aws").get("region")
+    if not region:
+        raise SettingsError(
+            "the stack's configuration cannot be used:\naws:region: missing; pulumi config set aws:region "
+            "eu-central-1 (or wherever your quota is)"
+        )
+    if not REGION.fullmatch(region):
+        raise SettingsError(f"aws:region: {region!r} is no region; write one such as eu-central-1")
+    named = [*machine.zones, *([machine.placed.zone] if machine.placed else [])]
+    for zone in named:
+        if not zone.startswith(region):
+            raise SettingsError(
+                f"seatable-vllm:machine.zones: {zone} is not in {region}; correct it, or aws:region"
+            )
+    return region
+
+
+def public_key(machine: AwsMachine) -> str:
+    """What the machine is to let in: type and key, without the comment, which says who and where somebody is.
+
+    Raises SettingsError where this computer has no such key, or EC2 would not take it.
+    """
+    require_ssh(machine.ssh_key)
+    path = Path(f"{machine.ssh_key}.pub").expanduser()
+    setting = "seatable-vllm:machine.ssh_key"
+    try:
+        found = PUBLIC_KEY.fullmatch(path.read_text().strip())
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        raise SettingsError(
+            f"{setting}: its public half {path} cannot be read ({reason}); "
+            f"ssh-keygen -y -f {machine.ssh_key} > {path}"
+        ) from None
+    if found is None:
+        raise SettingsError(f"{setting}: {path} is no key that EC2 takes; make one: ssh-keygen -t ed25519")
+    return f"{found['type']} {found['key']}"

@@ -1,0 +1,69 @@
+"""The look at the AWS account that comes before all else: what is missing there, what will be made, its price."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pulumi
+import pulumi_command as command
+
+from aws_account.request import request_of
+from catalog.aws.preflight import Offer
+from components.machine.machine import last_line
+from settings import AwsMachine, Settings, SettingsError
+
+__all__ = ["Offer", "preflight"]
+
+PROJECT = Path(__file__).resolve().parents[3]
+
+PROGRAM = f"{shlex.quote(sys.executable)} -m aws_account.preflight"
+"""Asked with this project's own Python. `aws_account.preflight` in a command tells it from other looks."""
+
+
+def preflight(settings: Settings, region: str | None = None, *, parent: pulumi.Resource) -> pulumi.Output[Offer]:
+    """What the account offers, asked anew by every run and every preview; where it lacks something, the run ends.
+
+    Whatever takes a part of the offer (a provider takes the region) is made only after every rule has passed.
+    region: None: the stack's aws:region. Raises SettingsError where that is not set, or the machine is not on AWS.
+    """
+    machine, config = settings.machine, pulumi.Config("aws")
+    region = region or config.get("region")
+    if not isinstance(machine, AwsMachine):
+        raise SettingsError(f"seatable-vllm:machine.kind: {machine.kind} is not made on AWS")
+    if not region:
+        raise SettingsError(
+            "aws:region: missing; name the region of the machine: pulumi config set aws:region eu-central-1"
+        )
+    wanted = request_of(
+        settings,
+        machine,
+        stack=pulumi.get_stack(),
+        region=region,
+        profile=config.get("profile"),
+    )
+    seen = command.local.run_output(
+        command=PROGRAM,
+        stdin=json.dumps(wanted),
+        dir=str(PROJECT),
+        logging=command.local.Logging.NONE,  # it would show lines for a moment only
+        opts=pulumi.InvokeOutputOptions(parent=parent),
+    )
+    return pulumi.Output.all(seen.stderr, seen.stdout).apply(lambda said: _tell(parent, *said))
+
+
+def _tell(parent: pulumi.Resource, said: str | None, printed: str | None) -> Offer:
+    """Shows warnings and price, to be read at the run's end too, and hands on the offer."""
+    for line in (said or "").splitlines():
+        word, _, warning = line.partition("warning: ")
+        if warning and not word:
+            pulumi.log.warn(warning, parent)
+        else:
+            pulumi.log.info(line, parent)
+    return offer_in(printed)
+
+
+def offer_in(printed: str | None) -> Offer:
+    """The offer in what the program printed."""
+    offer: Offer = json.loads(last_line(printed))
+    return offer

@@ -1,0 +1,237 @@
+"""Unit tier: which disk of a machine on AWS is taken for the data volume, and when it is formatted.
+
+The program runs as it is, but looks at disks that are files, through stand-ins for blkid, mount and the like. It
+does NOT prove that a real file system is made or mounted, nor that systemd holds Docker back: real disks do.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from components.machine.aws.disk import LABEL, disk_program, mount_program
+
+if TYPE_CHECKING:
+    from tests.conftest import FakeCommand
+
+VOLUME = "vol-0123456789abcdef0"
+SERIAL = VOLUME.replace("-", "")
+BLANK, OURS = "", f"TYPE=ext4\nLABEL={LABEL}\n"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine with disks that are files, below a folder."""
+
+    folder: Path
+    fake: FakeCommand
+
+    def disk(self, name: str, holds: str = BLANK) -> Path:
+        """A disk; `holds`: what blkid says of it."""
+        disk = self.folder / "dev" / name
+        disk.parent.mkdir(parents=True, exist_ok=True)
+        disk.write_bytes(b"\0" * 2_000_000 if holds == BLANK else holds.encode() * 100_000)
+        disk.with_name(f"{name}.blkid").write_text(holds)
+        return disk
+
+    def named(self, disk: Path, kind: str = "Elastic_Block_Store", serial: str = SERIAL) -> None:
+        """The name that udev gives to a disk of EC2."""
+        link = self.folder / "dev" / "disk" / "by-id" / f"nvme-Amazon_{kind}_{serial}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(disk)
+
+    def serial(self, disk: str, serial: str) -> None:
+        """The serial number that the kernel shows for a disk."""
+        place = self.folder / "sys" / "block" / disk / "device" / "serial"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f"{serial}   \n")
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """Runs the program. Seconds pass at once."""
+        program = mount_program(VOLUME, str(self.folder / "data"))
+        for real in ("/dev/disk/", "/dev/nvme", "/dev/$"):
+            program = program.replace(real, f"{self.folder}{real}")
+        program = program.replace("/sys/block/", f"{self.folder}/sys/block/").replace("[ -b ", "[ -e ")
+        return subprocess.run(
+            ["bash", "-s"],
+            input=program,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self.fake.environment,
+        )
+
+    @property
+    def formatted(self) -> list[str]:
+        """The disks that were formatted."""
+        return [Path(call[-1]).name for call in self.fake.calls if call[0] == "mkfs.ext4"]
+
+    @property
+    def mounted(self) -> list[str]:
+        """The disks that were mounted at the data folder."""
+        return [Path(call[-2]).name for call in self.fake.calls if call[0] == "mount"]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, fake_command: FakeCommand) -> Machine:
+    """A machine without a data disk."""
+    fake_command.add("blkid", '[ -s "${@: -1}.blkid" ] || exit 2; cat "${@: -1}.blkid"')
+    fake_command.add("mountpoint", "exit 1")
+    fake_command.add("findmnt", "echo ext4")
+    fake_command.add("stat", "echo 1f")
+    fake_command.add("awk", 'cat "$MOUNTED" 2>/dev/null || true')
+    for name in ("mkfs.ext4", "mount", "sleep", "resize2fs"):
+        fake_command.add(name)
+    return Machine(tmp_path, fake_command)
+
+
+def test_a_blank_disk_is_found_by_its_name_formatted_and_mounted(machine: Machine) -> None:
+    machine.disk("nvme0n1", "PTTYPE=gpt\n")
+    machine.named(machine.disk("nvme2n1"))
+    done = machine.run()
+    assert done.returncode == 0, done.stderr
+    assert (machine.formatted, machine.mounted) == (["nvme2n1"], ["nvme2n1"])
+
+
+def test_a_disk_without_a_name_is_found_by_its_serial_number(machine: Machine) -> None:
+    machine.disk("nvme1n1")
+    machine.disk("nvme2n1")
+    machine.serial("nvme1n1", "vol0fedcba9876543210")
+    machine.serial("nvme2n1", SERIAL)
+    machine.run()
+    assert machine.mounted == ["nvme2n1"]
+
+
+def test_a_disk_with_the_number_of_another_volume_is_not_taken_for_ours(machine: Machine) -> None:
+    machine.disk("nvme1n1")
+    machine.serial("nvme1n1", "vol0fedcba9876543210")
+    assert machine.run().returncode == 1
+    assert (machine.formatted, machine.mounted) == ([], [])
+
+
+@pytest.mark.parametrize("holds", [OURS, "TYPE=xfs\nLABEL=somebodys\n"])
+def test_a_disk_with_a_file_system_is_mounted_as_it_is(holds: str, machine: Machine) -> None:
+    machine.named(machine.disk("nvme1n1", holds))
+    machine.run()
+    assert (machine.formatted, machine.mounted) == ([], ["nvme1n1"])
+
+
+@pytest.mark.parametrize("holds", ["PTTYPE=dos\n", "TYPE=swap\n", "TYPE=LVM2_member\n", "PTTYPE=gpt\nTYPE=ext4\n"])
+def test_a_disk_that_holds_anything_else_is_never_touched(holds: str, machine: Machine) -> None:
+    machine.named(machine.disk("nvme1n1", holds))
+    done = machine.run()
+    assert done.returncode == 1
+    assert f"the data volume {SERIAL} holds something" in done.stderr
+    assert (machine.formatted, machine.mounted) == ([], [])
+
+
+def test_a_disk_with_data_that_nobody_knows_is_not_blank(machine: Machine) -> None:
+    disk = machine.disk("nvme1n1")
+    disk.write_bytes(b"somebody's" * 200_000)
+    machine.named(disk)
+    assert machine.run().returncode == 1
+    assert machine.formatted == []
+
+
+def test_the_unnamed_disk_is_taken_where_no_disk_has_a_name(machine: Machine) -> None:
+    machine.disk("nvme1n1")
+    machine.run()
+    assert (machine.formatted, machine.mounted) == (["nvme1n1"], ["nvme1n1"])
+
+
+def test_the_unnamed_disk_is_taken_again_when_it_is_ours(machine: Machine) -> None:
+    machine.disk("nvme1n1", OURS)
+    machine.run()
+    assert (machine.formatted, machine.mounted) == ([], ["nvme1n1"])
+
+
+@pytest.mark.parametrize("kind", ["EC2_NVMe_Instance_Storage", "Elastic_Block_Store"])
+def test_where_disks_have_names_no_other_disk_is_taken_for_ours(kind: str, machine: Machine) -> None:
+    # A GPU instance's own fast disk is blank too, and gone when it stops.
+    machine.named(machine.disk("nvme1n1"), kind, "AWS0123456789ABCDEF")
+    done = machine.run()
+    assert done.returncode == 1
+    assert "is not at this machine" in done.stderr
+    assert (machine.formatted, machine.mounted) == ([], [])
+
+
+def test_an_unnamed_disk_with_somebody_elses_file_system_is_left_alone(machine: Machine) -> None:
+    machine.disk("nvme1n1", "TYPE=ext4\nLABEL=home\n")
+    assert machine.run().returncode == 1
+    assert machine.mounted == []
+
+
+def test_a_disk_that_is_in_use_is_left_alone(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = machine.folder / "mounted"
+    used.write_text("31:31\n")
+    monkeypatch.setenv("MOUNTED", str(used))
+    machine.named(machine.disk("nvme1n1", OURS))
+    done = machine.run()
+    assert done.returncode == 1
+    assert "mounted elsewhere" in done.stderr
+    assert machine.mounted == []
+
+
+def test_what_is_mounted_already_is_left_as_it_is(machine: Machine) -> None:
+    machine.named(machine.disk("nvme1n1", OURS))
+    machine.fake.add("mountpoint", '[ "$1" = -q ] || echo 31:31')
+    done = machine.run()
+    assert done.returncode == 0, done.stderr
+    assert (machine.formatted, machine.mounted) == ([], [])
+
+
+def test_another_disk_in_its_place_is_named(machine: Machine) -> None:
+    machine.named(machine.disk("nvme1n1", OURS))
+    machine.fake.add("mountpoint", '[ "$1" = -q ] || echo 8:1')
+    done = machine.run()
+    assert done.returncode == 1
+    assert f"another disk than {SERIAL} is mounted" in done.stderr
+
+
+def test_a_volume_that_has_grown_has_its_file_system_grown(machine: Machine) -> None:
+    machine.named(machine.disk("nvme1n1", OURS))
+    machine.run()
+    assert [call[0] for call in machine.fake.calls if call[0] == "resize2fs"] == ["resize2fs"]
+
+
+def test_the_programs_are_bash_and_docker_begins_only_after_the_disk(machine: Machine) -> None:
+    for program in (disk_program(VOLUME, "/srv/it's data"), mount_program(VOLUME, "/srv/it's data")):
+        checked = subprocess.run(["bash", "-n"], input=program, capture_output=True, text=True, check=False)
+        assert (checked.returncode, checked.stderr) == (0, "")
+    sudo = machine.fake
+    sudo.add("sudo", 'shift; case $1 in tee) cat >> "$KEPT";; mktemp) echo /nowhere;; esac')
+    kept = machine.folder / "kept"
+    done = subprocess.run(
+        ["bash", "-s"],
+        input=disk_program(VOLUME, "/srv/data"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**sudo.environment, "KEPT": str(kept)},
+    )
+    assert done.returncode == 0, done.stderr
+    told = kept.read_text()
+    assert "Before=docker.service" in told
+    assert "Requires=seatable-vllm-data.service\nAfter=seatable-vllm-data.service" in told
+    calls = [" ".join(call[2:]) for call in sudo.calls if call[0] == "sudo"]
+    assert "systemctl enable --quiet seatable-vllm-data.service" in calls
+    assert any("docker.service.d/10-seatable-vllm-data.conf" in call for call in calls)
+
+
+def test_without_sudo_the_program_says_so(fake_command: FakeCommand) -> None:
+    fake_command.add("sudo", "exit 1")
+    done = subprocess.run(
+        ["bash", "-s"],
+        input=disk_program(VOLUME, "/srv/data"),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=fake_command.environment,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("phase: data disk\ncause: ")
+    assert "sudo" in done.stderr

@@ -1,0 +1,393 @@
+"""Unit tier: where a machine on AWS lands, and what the stack's file says afterwards.
+
+The walk itself is asked with scripted answers; the rest runs against moto's EC2 in this process, with a deployment
+that makes an instance there or fails in the provider's words. Does NOT prove that EC2 answers in these words, nor
+that Pulumi's provider passes them on: aws.md section 3 has them from its issues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from scripts.commands.capacity import NoCapacity, Refused, candidates, deploy_somewhere, walk
+from scripts.commands.errors import CommandError
+from scripts.commands.stacks import set_in_stack_file, stack_settings
+from settings import AwsMachine
+from settings.aws import Placement
+from tests.unit.aws_support import STACK_FILE, account, again, make_instance, make_volume, stack
+
+NO_ROOM = "InsufficientInstanceCapacity"
+NOT_SOLD = "Unsupported"
+QUOTA = "VcpuLimitExceeded"
+
+WORDS: Mapping[str, str] = {
+    NO_ROOM: "We currently do not have sufficient g6.xlarge capacity in the Availability Zone you requested",
+    NOT_SOLD: "Your requested instance type (g6.xlarge) is not supported in your requested Availability Zone",
+    QUOTA: "You have requested more vCPU capacity than your current vCPU limit of 8 allows for",
+}
+
+
+def told(code: str) -> str:
+    """A failed `pulumi up` that says this code of EC2's, as the AWS provider reports it."""
+    return (
+        " +  aws:ec2:Instance machine-instance creating (31s) error: 1 error occurred:\n"
+        f"    * creating EC2 Instance: operation error EC2: RunInstances, https response error StatusCode: 500, "
+        f"RequestID: 5a6b, api error {code}: {WORDS[code]}\n"
+    )
+
+
+def place(instance_type: str, zone: str) -> Placement:
+    return Placement(instance_type=instance_type, zone=f"us-east-1{zone}")
+
+
+def scripted(answers: Mapping[tuple[str, str], str]) -> Callable[[Placement], str]:
+    """Refuses with the code for a place, and makes the machine where there is none."""
+
+    def try_one(where: Placement) -> str:
+        if code := answers.get((where.instance_type, where.zone[-1])):
+            raise Refused(where, code, told(code))
+        return f"made in {where.zone}"
+
+    return try_one
+
+
+ABC = [place(kind, zone) for kind in ("g6.xlarge", "g5.xlarge") for zone in "abc"]
+
+
+# The walk
+
+
+def test_the_machine_lands_in_the_first_place_that_has_room_and_every_attempt_is_told_in_a_line() -> None:
+    said: list[str] = []
+    answers = {("g6.xlarge", "a"): NO_ROOM, ("g6.xlarge", "b"): NOT_SOLD}
+    assert walk(ABC, scripted(answers), said.append) == (place("g6.xlarge", "c"), "made in us-east-1c")
+    assert said == [
+        "g6.xlarge in us-east-1a: InsufficientInstanceCapacity; next zone",
+        "g6.xlarge in us-east-1b: Unsupported; next zone",
+        "g6.xlarge in us-east-1c: made",
+    ]
+
+
+def test_a_type_that_no_zone_has_room_for_is_followed_by_the_next_type() -> None:
+    answers = {("g6.xlarge", zone): NO_ROOM for zone in "abc"}
+    assert walk(ABC, scripted(answers), lambda _: None)[0] == place("g5.xlarge", "a")
+
+
+def test_a_type_that_the_region_does_not_know_is_not_tried_in_its_other_zones() -> None:
+    tried: list[Placement] = []
+
+    def try_one(where: Placement) -> str:
+        tried.append(where)
+        if where.instance_type == "g6.xlarge":
+            raise Refused(where, "InvalidInstanceType", "api error InvalidInstanceType: no such type")
+        return "made"
+
+    walk(ABC, try_one, lambda _: None)
+    assert tried == [place("g6.xlarge", "a"), place("g5.xlarge", "a")]
+
+
+def test_a_quota_ends_the_walk_at_once() -> None:
+    tried: list[str] = []
+
+    def try_one(where: Placement) -> str:
+        tried.append(where.zone)
+        raise Refused(where, QUOTA, told(QUOTA))
+
+    with pytest.raises(Refused):
+        walk(ABC, try_one, lambda _: None)
+    assert tried == ["us-east-1a"]
+
+
+def test_where_no_place_has_room_all_that_were_asked_are_named() -> None:
+    with pytest.raises(NoCapacity, match=r"g6.xlarge in us-east-1a: .*g5.xlarge in us-east-1c: ") as seen:
+        walk(
+            ABC, scripted({(kind, zone): NO_ROOM for kind in ("g6.xlarge", "g5.xlarge") for zone in "abc"}), print
+        )
+    assert "change: " in str(seen.value)
+
+
+def test_any_other_failure_ends_the_walk_as_it_is() -> None:
+    def try_one(where: Placement) -> str:
+        raise CommandError("phase: weights present")
+
+    with pytest.raises(CommandError, match="weights present"):
+        walk(ABC, try_one, lambda _: None)
+
+
+# Which places
+
+
+def machine(**more: object) -> AwsMachine:
+    return AwsMachine.model_validate(
+        {"instance_types": ["g6.xlarge", "g5.xlarge"], "admin_cidrs": ["203.0.113.7/32"], **more}
+    )
+
+
+def test_zones_are_asked_for_only_when_the_turn_of_a_type_comes() -> None:
+    asked: list[str] = []
+
+    def offered(instance_type: str) -> list[str]:
+        asked.append(instance_type)
+        return ["us-east-1a", "us-east-1d"]
+
+    places = candidates(machine(), offered)
+    assert [next(places), next(places)] == [place("g6.xlarge", "a"), place("g6.xlarge", "d")]
+    assert asked == ["g6.xlarge"]
+
+
+def test_where_the_machine_was_before_is_tried_first_and_once() -> None:
+    before = {"instance_type": "g5.xlarge", "zone": "us-east-1b"}
+    places = list(candidates(machine(placed=before, zones=["us-east-1a", "us-east-1b"]), lambda _: []))
+    assert [(each.instance_type, each.zone[-1]) for each in places] == [
+        ("g5.xlarge", "b"), ("g6.xlarge", "a"), ("g6.xlarge", "b"), ("g5.xlarge", "a"),
+    ]  # fmt: skip
+
+
+# The stack's file
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A project in an empty account."""
+    with account(monkeypatch):
+        yield tmp_path
+
+
+class Deployment:
+    """`pulumi up`: makes the stack's instance where its file says, or fails in the provider's words."""
+
+    def __init__(self, project: Path, answers: Mapping[str, str], then: str = "") -> None:
+        self.tried: list[str] = []
+        self._project, self._answers, self._then = project, answers, then
+
+    def __call__(self) -> str:
+        now = again(self._project)
+        assert now.machine.placed is not None
+        zone = now.machine.placed.zone
+        self.tried.append(zone[-1])
+        if code := self._answers.get(zone[-1]):
+            raise CommandError(told(code))
+        if not now.aws.instance("gpu"):
+            make_instance(now, now.machine.placed.instance_type, zone)
+        if self._then:
+            raise CommandError(self._then)
+        return "deployed"
+
+
+def placed(project: Path) -> Placement | None:
+    found = stack_settings("gpu", project).machine
+    assert isinstance(found, AwsMachine)
+    return found.placed
+
+
+def text(project: Path) -> str:
+    return (project / "Pulumi.gpu.yaml").read_text()
+
+
+def test_the_winner_is_written_into_the_file_and_the_next_run_changes_nothing(project: Path) -> None:
+    answers = {"a": NO_ROOM, "b": NOT_SOLD}
+    first = Deployment(project, answers)
+    assert deploy_somewhere(stack(project), first, lambda _: None) == "deployed"
+    assert (first.tried, placed(project)) == (["a", "b", "c"], place("g6.xlarge", "c"))
+    before, _, after = STACK_FILE.partition("    instance_types")
+    here = "    placed:\n      instance_type: g6.xlarge\n      zone: us-east-1c\n"
+    assert text(project) == f"{before}{here}    instance_types{after}"
+    written, second = text(project), Deployment(project, answers)
+    deploy_somewhere(again(project), second, lambda _: None)
+    assert (second.tried, text(project)) == (["c"], written)
+
+
+def test_comments_and_lists_in_the_file_stay_where_they_are(tmp_path: Path) -> None:
+    lines = [
+        "config:",
+        "  seatable-vllm:machine:",
+        "    kind: aws",
+        "    # the cheapest first",
+        "    instance_types:",
+        "      - g6.xlarge",
+        "      # what we had before",
+        "      - g5.xlarge",
+        "    admin_cidrs:",
+        "      - 203.0.113.7/32",
+        "  # who may use it",
+        '  seatable-vllm:clients: {seatable: {kind: seatable, cidrs: ["127.0.0.1/32"]}}',
+    ]
+    file = tmp_path / "Pulumi.gpu.yaml"
+    file.write_text("\n".join(lines) + "\n")
+    for zone in "abc":
+        set_in_stack_file("gpu", ("machine", "placed"), place("g6.xlarge", zone).model_dump(), tmp_path)
+    placed = ["    placed:", "      instance_type: g6.xlarge", "      zone: us-east-1c"]
+    assert file.read_text().splitlines() == [*lines[:8], *placed, *lines[8:]]
+    set_in_stack_file("gpu", ("machine", "placed"), None, tmp_path)
+    assert file.read_text().splitlines() == lines
+
+
+def test_where_nothing_could_be_made_the_file_is_as_before(project: Path) -> None:
+    nowhere = Deployment(project, dict.fromkeys("abc", NO_ROOM))
+    with pytest.raises(CommandError, match="AWS has none of these machines now"):
+        deploy_somewhere(stack(project), nowhere, lambda _: None)
+    assert (nowhere.tried, text(project)) == (list("abcabc"), STACK_FILE)
+
+
+def test_what_pulumi_wrote_into_the_file_meanwhile_is_kept(project: Path) -> None:
+    nowhere = Deployment(project, dict.fromkeys("abc", NO_ROOM))
+
+    def deploy() -> str:
+        if "encryptionsalt" not in text(project):
+            (project / "Pulumi.gpu.yaml").write_text(f"encryptionsalt: v1:abc=:v1:def\n{text(project)}")
+        return nowhere()
+
+    with pytest.raises(CommandError, match="none of these"):
+        deploy_somewhere(stack(project), deploy, lambda _: None)
+    assert "encryptionsalt: v1:abc=:v1:def" in text(project)
+    assert placed(project) is None
+
+
+def test_a_quota_ends_with_the_request_to_paste(project: Path) -> None:
+    deploy = Deployment(project, {"a": QUOTA})
+    with pytest.raises(CommandError) as seen:
+        deploy_somewhere(stack(project), deploy, lambda _: None)
+    assert (deploy.tried, text(project)) == (["a"], STACK_FILE)
+    # The limit of 8 that AWS names, and the four vCPUs of one more g6.xlarge.
+    assert (
+        "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA "
+        "--desired-value 12 --region us-east-1"
+    ) in str(seen.value).splitlines()
+
+
+def test_a_failure_after_the_machine_was_made_leaves_it_where_it_is(project: Path) -> None:
+    # The text has a capacity code in it, as a log of the engine may: the machine is there, so it is none.
+    deploy = Deployment(
+        project, {"a": NO_ROOM}, then="phase: engine ready\nUnsupported: api error Unsupported: dtype"
+    )
+    with pytest.raises(CommandError, match="engine ready"):
+        deploy_somewhere(stack(project), deploy, lambda _: None)
+    assert (deploy.tried, placed(project)) == (["a", "b"], place("g6.xlarge", "b"))
+
+
+def test_an_interrupted_walk_leaves_the_file_as_it_was(project: Path) -> None:
+    def deploy() -> str:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        deploy_somewhere(stack(project), deploy, lambda _: None)
+    assert text(project) == STACK_FILE
+
+
+def test_a_machine_that_is_there_is_never_moved_and_its_place_gets_into_the_file(project: Path) -> None:
+    # `pulumi up` by hand, without scripts/up, has made it.
+    made = make_instance(stack(project), "g5.xlarge", "us-east-1b")
+    deploy = Deployment(project, {"b": NO_ROOM})
+    with pytest.raises(CommandError, match=NO_ROOM):
+        deploy_somewhere(again(project), deploy, lambda _: None)
+    assert (deploy.tried, placed(project)) == (["b"], place("g5.xlarge", "b"))
+    found = again(project).aws.instance("gpu")
+    assert found is not None
+    assert found.id == made
+
+
+def test_the_machines_own_disk_is_not_taken_for_the_data_volume(project: Path) -> None:
+    here = stack(project)
+    made = make_instance(here)
+    disks = here.aws.ec2.describe_volumes(Filters=[{"Name": "tag:Stack", "Values": ["gpu"]}])["Volumes"]
+    assert len(disks) == 1
+    assert here.aws.data_volume("gpu") is None
+    data = make_volume(here, "us-east-1a")
+    here.aws.ec2.attach_volume(VolumeId=data, InstanceId=made, Device="/dev/sdf")
+    found = here.aws.data_volume("gpu")
+    assert found is not None
+    assert found.id == data
+
+
+def test_a_data_volume_leaves_its_zone_alone_to_try(project: Path) -> None:
+    volume = make_volume(stack(project), "us-east-1b")
+    said: list[str] = []
+    deploy = Deployment(project, {"b": NO_ROOM})
+    with pytest.raises(CommandError) as seen:
+        deploy_somewhere(again(project), deploy, said.append)
+    assert deploy.tried == ["b", "b"]  # both types
+    assert f"{volume}, the data volume, is in us-east-1b, so no other zone is tried" in said
+    assert f"create-snapshot --region us-east-1 --volume-id {volume}" in str(seen.value)
+    assert "machine.data_disk.snapshot" in str(seen.value)
+
+
+def test_a_snapshot_to_begin_with_frees_the_machine_from_the_zone_of_the_old_volume(project: Path) -> None:
+    old = make_volume(stack(project), "us-east-1b")
+    snapshot = again(project).aws.ec2.create_snapshot(VolumeId=old)["SnapshotId"]
+    set_in_stack_file("gpu", ("machine", "data_disk"), {"snapshot": snapshot}, project)
+    deploy = Deployment(project, {})
+    deploy_somewhere(again(project), deploy, lambda _: None)
+    assert deploy.tried == ["a"]
+    # From then on the volume that was made from it holds the machine.
+    make_volume(again(project), "us-east-1c", snapshot)
+    again(project).aws.ec2.delete_volume(VolumeId=old)
+    found = again(project).aws.instance("gpu")
+    assert found is not None
+    again(project).aws.ec2.terminate_instances(InstanceIds=[found.id])
+    third = Deployment(project, {})
+    deploy_somewhere(again(project), third, lambda _: None)
+    assert third.tried == ["c"]
+
+
+def test_a_place_in_the_file_that_would_empty_the_data_volume_is_refused(project: Path) -> None:
+    make_instance(stack(project), zone="us-east-1a")
+    make_volume(again(project), "us-east-1a")
+    set_in_stack_file("gpu", ("machine", "placed"), place("g6.xlarge", "c").model_dump(), project)
+    deploy = Deployment(project, {})
+    with pytest.raises(CommandError, match=r"placed.zone is us-east-1c.* it would be made anew, empty"):
+        deploy_somewhere(again(project), deploy, lambda _: None)
+    assert deploy.tried == []
+
+
+def test_without_zones_all_that_offer_the_type_are_tried_by_name(project: Path) -> None:
+    zoneless = STACK_FILE.replace('    zones: ["us-east-1a", us-east-1b, us-east-1c]\n', "").replace(
+        ", g5.xlarge", ""
+    )
+    here = stack(project, zoneless)
+    deploy = Deployment(project, dict.fromkeys("abcdef", NO_ROOM))
+    with pytest.raises(CommandError, match="none of these"):
+        deploy_somewhere(here, deploy, lambda _: None)
+    offers = here.aws.ec2.describe_instance_type_offerings(
+        LocationType="availability-zone", Filters=[{"Name": "instance-type", "Values": ["g6.xlarge"]}]
+    )
+    assert deploy.tried == sorted(offer["Location"][-1] for offer in offers["InstanceTypeOfferings"])
+    assert len(deploy.tried) > 1
+
+
+def test_a_subnet_of_ones_own_leaves_its_zone_alone_to_try(project: Path) -> None:
+    first = stack(project)
+    found = first.aws.ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": ["us-east-1c"]}])
+    set_in_stack_file("gpu", ("machine", "subnet"), found["Subnets"][0]["SubnetId"], project)
+    deploy = Deployment(project, {})
+    deploy_somewhere(again(project), deploy, lambda _: None)
+    assert deploy.tried == ["c"]
+
+
+def test_another_stacks_machine_and_volume_are_none_of_this_ones(project: Path) -> None:
+    other = stack(project, name="other")
+    make_instance(other, zone="us-east-1b")
+    make_volume(other, "us-east-1b")
+    deploy = Deployment(project, {})
+    deploy_somewhere(stack(project), deploy, lambda _: None)
+    assert deploy.tried == ["a"]
+
+
+def test_credentials_that_aws_does_not_take_are_told_in_words(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(project / "none"))
+    with pytest.raises(CommandError, match=r"AWS cannot be asked.*\nchange: give this computer AWS cred"):
+        deploy_somewhere(stack(project), lambda: "deployed", lambda _: None)
+
+
+def test_a_stack_without_a_region_is_told_what_to_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(project / "none"))
+    with pytest.raises(CommandError, match=r"aws:region is not set in Pulumi.gpu.yaml"):
+        stack(project, STACK_FILE.replace("  aws:region: us-east-1\n", ""))

@@ -1,0 +1,292 @@
+"""Unit tier: the forecast of memory, against figures that real engines have logged, and against its own rules.
+
+Does not prove that the forecast is what vLLM does today, which tests/live/test_sizing.py asks it. Nor that the
+overhead is what a GPU really needs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from catalog.gpus import UnknownGpuError, parse_gpu
+from catalog.models import KNOWN_MODELS
+from catalog.sizing import (
+    GIB,
+    Gpu,
+    KvOptions,
+    ModelShape,
+    Serving,
+    ShapeError,
+    State,
+    fits,
+    parallel,
+    plan,
+)
+from catalog.sizing.kv import stage_borders
+from tests.sizing_combinations import COMBINATIONS, Combination
+
+KIB = 1 << 10
+L4 = parse_gpu("L4 24")[0]
+H100 = parse_gpu("H100 80")[0]
+
+
+def config(model_type: str = "llama", **more: Any) -> dict[str, Any]:
+    """A config.json with what each has to have."""
+    base = {"architectures": ["SomeForCausalLM"], "model_type": model_type, "hidden_size": 4096,
+            "vocab_size": 32000,
+            "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+            "intermediate_size": 14336, "max_position_embeddings": 131072}  # fmt: skip
+    return {**base, **more}
+
+
+def shape(model_type: str = "llama", weights: int = 0, **more: Any) -> ModelShape:
+    return ModelShape.from_config(config(model_type, **more), weights)
+
+
+GDN = {"linear_num_key_heads": 16, "linear_num_value_heads": 48, "linear_key_head_dim": 128,
+       "linear_value_head_dim": 128, "linear_conv_kernel_dim": 4}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "length", "tokens", "concurrency"),
+    [
+        # Engines on a CPU with 1 GiB for keys and values: what their logs said (vllm.md 1.3).
+        (shape(num_hidden_layers=2, num_key_value_heads=4, head_dim=32), {}, 1024, 1_048_576, 1024.0),
+        (
+            shape("gemma3_text", num_hidden_layers=12, num_key_value_heads=2, head_dim=64, sliding_window=512),
+            {},
+            16384,
+            576_041,
+            35.16,
+        ),
+        (
+            shape("deepseek_v2", num_hidden_layers=4, kv_lora_rank=512, qk_rope_head_dim=64),
+            {},
+            16384,
+            233_008,
+            14.22,
+        ),
+    ],
+    ids=["llama", "gemma-3", "deepseek-v2"],
+)
+def test_the_forecast_equals_what_engines_have_logged(
+    model: ModelShape, options: dict[str, Any], length: int, tokens: int, concurrency: float
+) -> None:
+    forecast = plan(model, KvOptions("cpu", **options))
+    assert forecast.tokens(GIB, length) == tokens
+    assert round(forecast.concurrency(GIB, length), 2) == concurrency
+
+
+def test_a_coder_of_30_billion_needs_what_vllm_said_on_a_gpu() -> None:
+    # vLLM issue 34076: "24.0 GiB KV cache is needed"; of 3.18 GiB (rounded) it estimated 34736 tokens.
+    coder = KNOWN_MODELS["Qwen/Qwen3-Coder-30B-A3B-Instruct"].shape
+    forecast = plan(coder, KvOptions())
+    assert forecast.request_bytes(262144) == 24 * GIB
+    assert abs(forecast.longest(int(3.18 * GIB), 262144) - 34736) <= 64
+
+
+def test_a_hybrid_model_gets_the_block_that_its_log_on_a_gpu_had() -> None:
+    # Qwen3.8-27B on an A6000 with 8-bit keys: block 1568, padding 0.13 percent; the sizes of heads are guessed.
+    model = shape("qwen3_5_text", num_hidden_layers=64, num_attention_heads=24, num_key_value_heads=4,
+                  head_dim=256, mamba_ssm_dtype="float32", **GDN)  # fmt: skip
+    assert plan(model, KvOptions(element_bytes=1)).block == 1568
+
+
+@pytest.mark.parametrize(
+    ("name", "kib"),
+    [
+        ("Qwen/Qwen2.5-7B-Instruct", 56),
+        ("meta-llama/Llama-3.1-8B-Instruct", 128),
+        ("Qwen/Qwen3-8B", 144),
+        ("Qwen/Qwen3-14B", 160),
+        ("mistralai/Mistral-Small-3.2-24B-Instruct-2506", 160),
+        ("Qwen/Qwen2.5-14B-Instruct", 192),
+        ("microsoft/phi-4", 200),
+        ("Qwen/Qwen2.5-32B-Instruct", 256),
+        ("Qwen/Qwen3-32B", 256),
+        ("meta-llama/Llama-3.3-70B-Instruct", 320),
+        ("Qwen/Qwen2.5-72B-Instruct", 320),
+        ("Qwen/Qwen3-30B-A3B-Instruct-2507", 96),
+        ("deepseek-ai/DeepSeek-V3.1", 68.625),
+    ],
+)
+def test_a_token_takes_what_is_known_of_the_model(name: str, kib: float) -> None:
+    forecast = plan(KNOWN_MODELS[name].shape, KvOptions())
+    assert forecast.request_bytes(forecast.block) / forecast.block == kib * KIB
+
+
+@pytest.mark.parametrize(("name", "kib"), [("openai/gpt-oss-20b", 24), ("openai/gpt-oss-120b", 36)])
+def test_windows_cost_no_more_when_a_context_grows(name: str, kib: int) -> None:
+    forecast = plan(KNOWN_MODELS[name].shape, KvOptions())
+    assert forecast.request_bytes(131072) - forecast.request_bytes(65536) == 65536 * kib * KIB
+
+
+def test_tensor_parallelism_divides_heads_down_to_one_and_never_a_latent() -> None:
+    model, latent = shape(num_key_value_heads=4), KNOWN_MODELS["deepseek-ai/DeepSeek-V3.1"].shape
+    sizes = [plan(model, KvOptions(tensor_parallel=ranks)).request_bytes(16) for ranks in (1, 2, 4, 8)]
+    assert sizes == [sizes[0], sizes[0] // 2, sizes[0] // 4, sizes[0] // 4]
+    assert len({plan(latent, KvOptions(tensor_parallel=ranks)).request_bytes(64) for ranks in (1, 8)}) == 1
+
+
+def test_pipeline_stages_share_layers_as_vllm_does() -> None:
+    assert [end - first for first, end in stage_borders(30, 4)] == [7, 8, 8, 7]
+    assert [end - first for first, end in stage_borders(62, 4)] == [15, 16, 16, 15]
+    assert plan(shape(num_hidden_layers=30), KvOptions(pipeline_parallel=4)).block_bytes == (
+        7 * 65536, 8 * 65536, 8 * 65536, 7 * 65536,
+    )  # fmt: skip
+
+
+def test_eight_bits_halve_keys_and_values() -> None:
+    model = shape()
+    whole, half = (plan(model, KvOptions(element_bytes=each)).request_bytes(4096) for each in (None, 1))
+    assert whole == 2 * half
+
+
+def test_one_block_is_held_back() -> None:
+    forecast = plan(shape(), KvOptions())
+    need = forecast.request_bytes(4096)
+    assert not forecast.fits(need, 4096)
+    assert forecast.fits(need + forecast.block_bytes[0], 4096)
+    assert forecast.longest(need, 131072) == 4096 - forecast.block
+
+
+def test_the_parts_of_a_gpu_are_all_of_it() -> None:
+    for known in KNOWN_MODELS.values():
+        for gpus in (1, 2, 8):
+            memory = fits(known.shape, L4, gpus, 8192).memory
+            assert memory.weights + memory.kv + memory.overhead + memory.free == L4.memory_bytes
+
+
+def test_the_machine_of_seatables_guide_serves_its_model_with_the_guides_context() -> None:
+    fit = fits(KNOWN_MODELS["RedHatAI/gemma-3-12b-it-quantized.w4a16"].shape, L4, 1, 65536)
+    assert fit.fits, fit.why
+    assert fit.levers == ()
+
+
+def test_levers_come_in_their_order_and_each_helps_alone() -> None:
+    model = KNOWN_MODELS["Qwen/Qwen3-8B"].shape
+    fit = fits(model, L4, 1, 40960)
+    assert not fit.fits
+    assert "GiB for keys and values" in fit.why
+    assert [lever.name for lever in fit.levers] == ["max-model-len", "quantization", "kv-cache-dtype", "gpus"]
+    shorter = next(lever for lever in fit.levers if lever.name == "max-model-len").max_model_len
+    assert fits(model, L4, 1, shorter).fits
+    assert fits(model, L4, 1, 40960, serving=Serving(fp8_kv=True)).fits
+    assert fits(model, L4, 2, 40960).fits
+
+
+def test_more_users_than_are_held_at_once_are_too_many() -> None:
+    model = KNOWN_MODELS["Qwen/Qwen3-14B-AWQ"].shape
+    one = fits(model, H100, 1, 32768)
+    assert one.fits
+    enough = one.users_at(32768)
+    assert fits(model, H100, 1, 32768, users=enough).fits
+    more = fits(model, H100, 1, 32768, users=enough + 1)
+    assert not more.fits
+    assert f"{enough + 1} are asked for" in more.why
+    shorter = next(lever.max_model_len for lever in more.levers if lever.name == "max-model-len")
+    assert fits(model, H100, 1, shorter, users=enough + 1).fits
+
+
+def test_without_nvlink_layers_are_spread_and_with_it_tensors() -> None:
+    model = shape()
+    assert parallel(model, L4, 4) == (1, 4)
+    assert parallel(model, H100, 4) == (4, 1)
+    assert parallel(replace(model, attention_heads=30), H100, 4) == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpu", "gpus", "serving", "why"),
+    [
+        (shape(num_attention_heads=30), H100, 4, Serving(tensor_parallel=4), "does not divide the model's 30"),
+        (shape(), L4, 1, Serving(tensor_parallel=2), "the machine's GPUs are 1"),
+        (shape(num_hidden_layers=2), L4, 4, Serving(pipeline_parallel=4), "more than the model's 2 layers"),
+        (shape(), Gpu("V100", 16000, 7.0), 1, Serving(), "vLLM needs 7.5"),
+        (
+            shape(quantization_config={"quant_method": "mxfp4"}),
+            parse_gpu("T4")[0],
+            1,
+            Serving(),
+            "mxfp4 weights need 8.0",
+        ),
+    ],
+)
+def test_what_a_gpu_cannot_run_at_all_is_said_in_one_sentence(
+    model: ModelShape, gpu: Gpu, gpus: int, serving: Serving, why: str
+) -> None:
+    fit = fits(model, gpu, gpus, 4096, serving=serving)
+    assert not fit.fits
+    assert why in fit.why
+    assert fit.kv is None
+
+
+def test_keys_that_a_publisher_left_out_are_those_of_the_class() -> None:
+    # Gemma 3 4B names neither heads nor their size; 8, 4 and 256 are the class's (2560 / 8 would be 320).
+    model = ModelShape.from_config(
+        {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "vision_config": {},
+         "text_config": {"hidden_size": 2560, "num_hidden_layers": 34, "model_type": "gemma3_text",
+                         "sliding_window": 1024}}, 0,
+    )  # fmt: skip
+    assert model.vision
+    # 5 layers that see all and 29 with a window: groups of 5 make 1 + 6.
+    assert plan(model, KvOptions()).block_bytes == (5 * 16 * 4 * 2 * 256 * 2,)
+    assert len(plan(model, KvOptions()).groups) == 1 + 6
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ({}, "names no architectures"),
+        (config(num_hidden_layers="many"), "num_hidden_layers is 'many'"),
+        (config(num_hidden_layers=0), "num_hidden_layers is 0"),
+        (config(layer_types=["full_attention"]), "1 layer_types for 32 layers"),
+        (config(layer_types=["quantum_attention"] * 32), "'quantum_attention'"),
+        (config(num_key_value_heads=None, num_attention_heads=-3), "num_attention_heads is -3"),
+        (config("deepseek_v32", index_topk=2048), "sparse attention"),
+    ],
+)
+def test_a_broken_config_is_named_by_its_key(broken: dict[str, Any], said: str) -> None:
+    with pytest.raises(ShapeError, match=r"config\.json") as raised:
+        ModelShape.from_config(json.loads(json.dumps(broken)), 1)
+    assert said in str(raised.value)
+
+
+def test_states_are_as_large_as_their_model_says() -> None:
+    model = shape(
+        "qwen3_next", num_hidden_layers=8, num_attention_heads=16, num_key_value_heads=2, head_dim=256, **GDN
+    )
+    states = [layer for layer in model.layers if isinstance(layer, State)]
+    assert len(states) == 6
+    assert states[0].channels == 2 * 16 * 128 + 48 * 128
+    assert states[0].state == 48 * 128 * 128
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "count"),
+    [("L4 24", "L4", 1), ("4x L40S", "L40S", 4), ("nvidia RTX 4090", "RTX 4090", 1), ("A100 40", "A100 40", 1),
+     ("2 x H100 80 GB", "H100", 2), ("RTX 9090 32 12.0", "RTX 9090", 1)],
+)  # fmt: skip
+def test_gpus_are_read_as_people_write_them(text: str, name: str, count: int) -> None:
+    found, number = parse_gpu(text)
+    assert (found.name, number) == (name, count)
+
+
+def test_a_gpu_that_is_not_in_the_table_can_be_described() -> None:
+    with pytest.raises(UnknownGpuError, match="NAME GB CAPABILITY"):
+        parse_gpu("Voodoo 3")
+    assert parse_gpu("Voodoo 32 8.9")[0].capability == 8.9
+
+
+@pytest.mark.parametrize("asked", COMBINATIONS, ids=str)
+def test_a_model_fits_its_gpus_or_the_first_lever_is_named(asked: Combination) -> None:
+    fit = asked.fit()
+    assert (fit.fits, fit.levers[0].name if fit.levers else None) == (asked.fits, asked.lever), fit.why
+
+
+def test_the_combinations_are_many_and_of_both_kinds() -> None:
+    assert len(COMBINATIONS) >= 30
+    assert 10 < sum(asked.fits for asked in COMBINATIONS) < len(COMBINATIONS) - 10
