@@ -69,6 +69,8 @@ class PulumiEngine:
             told = self._run("stack", "output", "--json", "--show-secrets")
         except automation.StackNotFoundError:
             return None
+        except automation.CommandError as error:
+            raise CommandError(f"Pulumi cannot read the outputs of the stack {self._name}: {error}") from None
         return dict(json.loads(told)) or None
 
     def known(self) -> Known:
@@ -144,18 +146,16 @@ class PulumiEngine:
 
         That costs seconds, so only where something is visibly gone behind Pulumi's back.
         """
-        if self._here is None:
+        if self._here is None or self._here.ids() == known.ids:
             return False
-        ids = known.ids
-        if self._here.ids() != ids:  # or another run has ended since the state was read
-            ids = (self._known() or Known()).ids
+        ids = (self._known() or Known()).ids  # another run may have ended since the state was read
         removed = self._here.remove_unknown(ids, say)
         return removed > 0 or not ids <= self._here.ids()
 
     def _last_changes(self) -> dict[str, int]:
         """How many resources the last run created, updated, deleted and so on."""
-        (last,) = json.loads(self._run("stack", "history", "--json", "--page-size=1", "--page=1"))
-        return dict(last.get("resourceChanges") or {})
+        runs = json.loads(self._run("stack", "history", "--json", "--page-size=1", "--page=1"))
+        return dict(runs[0].get("resourceChanges") or {}) if runs else {}
 
     def _known(self) -> Known | None:
         """What the state holds of Docker; None where there is no such stack."""

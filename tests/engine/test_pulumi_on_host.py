@@ -136,5 +136,7 @@ def test_down_leaves_nothing_on_the_machine(on_host: PulumiOnMachine) -> None:
     done = on_host.checkout.run("down", on_host.stack, "--purge")
     assert done.returncode == 0, done.stderr
     assert on_host.machine.run("docker ps --all --quiet; docker network ls --quiet --filter name=seatable") == ""
-    assert on_host.machine.run("ls -A /srv/seatable-vllm; systemctl list-timers --all | grep seatable") == ""
+    assert (
+        on_host.machine.run("ls -A /srv/seatable-vllm; systemctl list-timers --all | grep seatable || true") == ""
+    )
     assert on_host.pulumi("stack", "output").returncode != 0

@@ -29,8 +29,8 @@ CUTS = (
     ("deploying", 0.5),
     ("deploying", 2),
     ("deploying", 4),
-    ("readiness-gate: waiting", 0),
-    ("readiness-gate: waiting", 3),
+    ("readiness-gate: ", 0),
+    ("readiness-gate: ", 3),
 )
 """When the connections of an `up` end: the word it has said, and the longest time after it, in seconds."""
 
