@@ -67,6 +67,7 @@ readiness = Readiness(
         "model": settings.model,
         "key": keys.prober or keys.newest(settings.proving_client()),
         "source": settings.local_source(settings.proving_client()),
+        "engine_port": settings.ports.engine,
     },
 )
 

@@ -17,6 +17,7 @@ MODULES = (
     "catalog/__init__.py",
     *(f"catalog/failures/{path.name}" for path in sorted((ROOT / "catalog" / "failures").glob("*.py"))),
     "checks/__init__.py",
+    "checks/cache.py",
     "checks/endpoint.py",
     "checks/facts.py",
     "checks/gate.py",

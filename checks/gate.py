@@ -7,14 +7,17 @@ container's log, the phase, the cause and the setting to change.
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from catalog.failures import explain
 from checks import endpoint
+from checks.cache import HELD, cache_of
 from checks.facts import seconds_since
 
 RESTARTS_UNTIL_FAILURE = 3
@@ -37,13 +40,14 @@ class Order:
     """What the gate is to wait for.
 
     engine, edge: names of the containers. target: how a client reaches the endpoint. deadline_seconds:
-    patience for the whole start.
+    patience for the whole start. engine_port: where the engine itself answers here, or None not to ask it.
     """
 
     engine: str
     edge: str
     target: endpoint.Target
     deadline_seconds: float
+    engine_port: int | None = None
 
     @classmethod
     def from_json(cls, text: str) -> Order:
@@ -191,6 +195,16 @@ def wait(order: Order, say: Callable[[str], None], clock: Callable[[], float] = 
         say(outage)
 
 
+def held(port: int) -> str | None:
+    """What the engine found room for, as `checks.cache.held_in` reads it; None where the engine does not say."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=LOOK_SECONDS) as answer:
+            cache = cache_of(answer.read().decode(errors="replace"))
+    except (OSError, http.client.HTTPException):
+        return None
+    return None if cache is None else f"{HELD}{cache.tokens} tokens, {cache.concurrency} requests at full length"
+
+
 def main(text: str) -> int:
     """Runs the gate for an order in JSON; 0 when the endpoint works."""
 
@@ -210,4 +224,6 @@ def main(text: str) -> int:
     except GateFailed as failure:
         say(str(failure))
         return 1
+    if order.engine_port and (line := held(order.engine_port)):
+        say(line)
     return 0

@@ -72,6 +72,7 @@ class ClientSettings(pulumi.ComponentResource):
                 "device": machine.device,
                 **machine.facts,
             },
+            "capacity": args["readiness"].capacity,
             **({"dns": {"made": dns.made, "records": dns.records}} if dns else {}),
             **_tunnel(settings, machine),
             "clients": pulumi.Output.all(**per_client),

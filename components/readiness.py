@@ -5,7 +5,10 @@ from typing import TypedDict
 
 import pulumi
 
+from catalog.forecast import tokens_on_cpu
+from catalog.vllm import Device
 from checks.bundle import gate_program
+from checks.cache import held_in
 from components.certificates import Certificates
 from components.edge import Edge
 from components.inference import Inference
@@ -36,6 +39,29 @@ class ReadinessArgs(TypedDict):
     """A client's key that is valid from the machine itself."""
     source: str | None
     """Local address to send from, or None for any."""
+    engine_port: int
+    """Where the engine itself answers on the machine; it is asked how much it holds."""
+
+
+class Capacity(TypedDict):
+    """How much an engine holds at once."""
+
+    tokens: int
+    """Tokens of keys and values: prompts and answers of all requests together."""
+    requests: float
+    """Requests of the longest prompt plus answer."""
+    forecast_tokens: int | None
+    """What was forecast; None where only the engine can know, as on a GPU."""
+
+
+def capacity_of(printed: str, model: Model, device: Device) -> Capacity | None:
+    """By what the gate printed."""
+    held = held_in(printed)
+    if held is None:
+        return None
+    tokens, requests = held
+    forecast = tokens_on_cpu(model.name, model.context_tokens, model.extra_args) if device == "cpu" else None
+    return {"tokens": tokens, "requests": requests, "forecast_tokens": forecast}
 
 
 class Readiness(pulumi.ComponentResource):
@@ -43,6 +69,8 @@ class Readiness(pulumi.ComponentResource):
 
     proved: pulumi.Resource
     """Done when the checks have passed."""
+    capacity: pulumi.Output[Capacity | None]
+    """What the engine found room for when it began; None where it did not say."""
 
     def __init__(self, name: str, args: ReadinessArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
@@ -66,6 +94,7 @@ class Readiness(pulumi.ComponentResource):
                     "engine": inference.container_name,
                     "edge": edge.container_name,
                     "deadline_seconds": DEADLINE_SECONDS,
+                    "engine_port": args["engine_port"],
                     "target": target,
                 }
             )
@@ -83,4 +112,9 @@ class Readiness(pulumi.ComponentResource):
             depends_on=[inference.container, edge.active],
         )
         self.proved = ran.resource
+        # The order has a key in it, what the gate says has none.
+        printed = pulumi.Output.unsecret(ran.stdout)
+        self.capacity = pulumi.Output.all(printed=printed, device=args["machine"].device).apply(
+            lambda known: capacity_of(known["printed"] or "", model, known["device"])
+        )
         self.register_outputs({})

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import httpx
 
-from catalog.models import KNOWN_MODELS
-from catalog.sizing import GIB, KvOptions, plan
-from catalog.sizing.memory import FEW_BATCHED_TOKENS
-from catalog.sizing.truth import cache_of, told
-from catalog.vllm import CPU_KV_GIB
+from catalog.forecast import tokens_on_cpu
+from checks.cache import cache_of, told
 from scripts.commands.places import host_of
 from settings import Settings
 
@@ -32,7 +28,9 @@ def cache_line(stack: str, settings: Settings, device: str) -> str | None:
     cache = cache_of(metrics)
     if cache is None:
         return None
-    return told(cache, settings.model.context_tokens, _forecast(settings) if device == "cpu" else None)
+    model = settings.model
+    forecast = tokens_on_cpu(model.name, model.context_tokens, model.extra_args)
+    return told(cache, model.context_tokens, forecast if device == "cpu" else None)
 
 
 @contextlib.contextmanager
@@ -43,18 +41,3 @@ def _engine(stack: str, settings: Settings) -> Iterator[str]:
         return
     with host.forwarded(settings.ports.engine) as (_, port):
         yield f"http://127.0.0.1:{port}"
-
-
-def _forecast(settings: Settings) -> int | None:
-    """Tokens that the CPU's memory for keys and values holds, for a model of the catalogue."""
-    known, options = KNOWN_MODELS.get(settings.model.name), settings.model.extra_args
-    if known is None or not options.keys() <= {"block-size", "max-num-batched-tokens", "max-num-seqs"}:
-        return None
-
-    def number(name: str) -> Any:
-        value = options.get(name)
-        return value if isinstance(value, int) else None
-
-    batched = number("max-num-batched-tokens") or FEW_BATCHED_TOKENS
-    forecast = plan(known.shape, KvOptions("cpu", batched_tokens=batched, block=number("block-size")))
-    return forecast.tokens(CPU_KV_GIB * GIB, settings.model.context_tokens)

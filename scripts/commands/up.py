@@ -235,7 +235,16 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
         print_block("write these records where the name's zone is kept", "\n".join(outputs["dns"]["records"]))
     if "tunnel" in outputs:
         print_block("the way to the endpoint, on each client's computer", outputs["tunnel"])
-    print_block("endpoint", f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens")
+    room = outputs.get("capacity")
+    at_once = (
+        f"\nholds {room['tokens']:,} tokens, {room['requests']:.1f} requests of full length at once"
+        if room
+        else ""
+    )
+    print_block(
+        "endpoint",
+        f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens{at_once}",
+    )
     for name, what in SETTINGS_TEXTS.items():
         if name in outputs:
             print_block(what, outputs[name])

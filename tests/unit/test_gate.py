@@ -20,7 +20,8 @@ import pytest
 
 from checks import gate
 from checks.bundle import MODULES, ROOT, gate_program
-from checks.gate import Container, GateFailed, Order
+from checks.cache import held_in
+from checks.gate import Container, GateFailed, Order, held
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand, FakeEndpoint
@@ -465,6 +466,22 @@ def test_the_bundle_proves_an_endpoint_on_a_machine_that_has_nothing_of_ours(
     assert list(place.iterdir()) == []
     assert fake_endpoint.key not in done.stdout
     assert not any(fake_endpoint.key in word for call in fake_command.calls for word in call)
+
+
+METRICS = (
+    'vllm:cache_config_info{block_size="128",kv_cache_max_concurrency="5.6875",kv_cache_size_tokens="46592",'
+    'num_gpu_blocks="364"} 1.0\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "expected"), [((200, METRICS), (46592, 5.6875)), ((200, "other 1.0\n"), None), ((500, ""), None)]
+)
+def test_what_the_engine_has_found_room_for_is_told_and_silence_of_it_is_no_failure(
+    fake_endpoint: FakeEndpoint, metrics: tuple[int, str], expected: tuple[int, float] | None
+) -> None:
+    fake_endpoint.answers["GET /metrics"] = fake_endpoint.always(*metrics)
+    assert held_in(held(fake_endpoint.port) or "") == expected
 
 
 def test_the_bundle_ends_with_status_1_and_the_cause_when_the_engine_is_broken(

@@ -23,6 +23,8 @@ import yaml
 
 from catalog.images import HAPROXY, VLLM_CPU, VLLM_GPU
 from checks import watchdog
+from components.readiness import capacity_of
+from settings import Model
 
 if TYPE_CHECKING:
     from tests.conftest import Recorded, RecordProgram, Registered
@@ -918,3 +920,12 @@ def test_settings_of_other_providers_are_none_of_our_business(
 ) -> None:
     recorded = record_program("local", {"aws:region": "eu-central-1", "pulumi:tags": "x"})
     assert recorded.names == local.names
+
+
+def test_what_the_gate_says_of_the_engines_room_becomes_an_output_beside_the_forecast() -> None:
+    told = "the engine answers after 3 s\nthe engine holds 46592 tokens, 5.6875 requests at full length\n"
+    room = {"tokens": 46592, "requests": 5.6875}
+    assert capacity_of(told, Model(), "cpu") == {**room, "forecast_tokens": 46592}
+    assert capacity_of(told, Model(), "gpu") == {**room, "forecast_tokens": None}
+    assert capacity_of(told, Model(name="owner/other"), "cpu") == {**room, "forecast_tokens": None}
+    assert capacity_of("the engine answers after 3 s\n", Model(), "cpu") is None

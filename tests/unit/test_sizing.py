@@ -27,8 +27,8 @@ from catalog.sizing import (
     plan,
 )
 from catalog.sizing.kv import stage_borders
-from catalog.sizing.truth import Cache, cache_of, told
 from catalog.vllm import CPU_KV_GIB
+from checks.cache import Cache, cache_of, told
 from tests.sizing_combinations import COMBINATIONS, Combination
 
 KIB = 1 << 10

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+HELD = "the engine holds "
+"""How the line begins in which the gate of `up` says what the engine found room for."""
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -32,6 +35,12 @@ def cache_of(metrics: str) -> Cache | None:
         )
     except (KeyError, ValueError):
         return None
+
+
+def held_in(printed: str) -> tuple[int, float] | None:
+    """Tokens, and requests of full length, that are held at once, by what the gate printed; None if it did not."""
+    found = re.search(rf"^{HELD}(\d+) tokens, ([\d.]+) requests", printed, re.MULTILINE)
+    return (int(found[1]), float(found[2])) if found else None
 
 
 def told(cache: Cache, max_model_len: int, forecast: int | None) -> str:
