@@ -22,7 +22,7 @@ from scripts.commands.up import obtain_what_cannot_be_pulled
 TIERS = ("lint", "unit", "live", "engine")
 NEED_DOCKER = ("live", "engine")
 
-APART = (
+LIVE_APART = (
     "tests/live/test_failures_explained.py",
     "tests/live/test_host.py",
     "tests/live/test_host_failures.py",
@@ -31,12 +31,27 @@ APART = (
 )
 """Live tests that share nothing with the others: machines, networks and stacks of their own."""
 
+UNIT_APART = (
+    "tests/unit/test_aws_account.py",
+    "tests/unit/test_aws_program.py",
+    "tests/unit/test_aws_schema.py",
+    "tests/unit/test_capacity.py",
+    "tests/unit/test_certificates.py",
+)
+"""Unit tests that take as long as all others together."""
+
 Command = tuple[str, ...]
+
+
+def _halves(folder: str, apart: Sequence[str]) -> Sequence[Command]:
+    """A folder's tests as two commands: the named files, and all others."""
+    return ("pytest", folder, *(f"--ignore={path}" for path in apart)), ("pytest", *apart)
+
 
 COMMANDS: Mapping[str, Sequence[Sequence[Command]]] = {
     "lint": ([("ruff", "check", ".")], [("ruff", "format", "--check", ".")], [("mypy",)]),
-    "unit": ([("pytest", "tests/unit")],),
-    "live": ([("pytest", "tests/live", *(f"--ignore={path}" for path in APART)), ("pytest", *APART)],),
+    "unit": (_halves("tests/unit", UNIT_APART),),
+    "live": (_halves("tests/live", LIVE_APART),),
     "engine": ([("pytest", "tests/engine")],),
 }
 """What each tier runs, one after another. What stands in one list runs at the same time: it mostly waits."""

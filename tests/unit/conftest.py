@@ -1,0 +1,17 @@
+"""Shared by the unit tests alone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import botocore.session
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def descriptions_of_aws_are_read_once() -> Iterator[None]:
+    """boto3 reads megabytes of descriptions for each new session; they are the same for every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        yield
