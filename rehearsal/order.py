@@ -9,7 +9,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -189,7 +189,11 @@ def _name_of(function: str, arguments: Mapping[str, Any]) -> str:
             return ACCOUNT
         if "/models/.lost/" in program:
             return WEIGHTS_LOST
-        return REACHED if "/run/cloud-init/" in program else f"look-{hashlib.sha256(program.encode()).hexdigest()[:8]}"
+        return (
+            REACHED
+            if "/run/cloud-init/" in program
+            else f"look-{hashlib.sha256(program.encode()).hexdigest()[:8]}"
+        )
     asked = ", ".join(str(value) for value in arguments.values() if isinstance(value, str))
     return f"{function.rpartition(':')[2]} {asked}"
 
@@ -219,7 +223,9 @@ def _members(seen: _Seen, names: Iterable[str]) -> set[str]:
     found, waiting = set[str](), [name for name in names if not seen.resources[name].custom]
     while waiting:
         parent = waiting.pop()
-        inside = {each for each, request in seen.resources.items() if request.parent.endswith(f"::{parent}")} - found
+        inside = {
+            each for each, request in seen.resources.items() if request.parent.endswith(f"::{parent}")
+        } - found
         found |= inside
         waiting += inside
     return found

@@ -83,7 +83,7 @@ def _run_program(stack: str, config: dict[str, str], rehearsing: Rehearsing, pro
     return results
 
 
-def run_program(  # noqa: PLR0913 - what Pulumi is told of a run
+def run_program(
     stack: str,
     config: dict[str, str],
     mocks: Mocks,
