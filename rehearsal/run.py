@@ -9,6 +9,7 @@ from typing import Any
 
 import pulumi
 from pulumi.runtime import get_root_resource, set_all_config, set_mocks
+from pulumi.runtime.mocks import MockMonitor, Mocks
 from pulumi.runtime.stack import Stack, run_pulumi_func
 from pulumi.runtime.sync_await import _sync_await
 from ruamel.yaml import YAML
@@ -28,15 +29,20 @@ def state_path(stack: str, project: Path = PROJECT) -> Path:
     return project / ".state" / stack / "rehearsal.json"
 
 
-def stack_config(stack: str, project: Path = PROJECT) -> dict[str, str]:
-    """The stack file's configuration as Pulumi would hand it over: full keys, values as text or JSON."""
+def stack_config(stack: str, project: Path = PROJECT, *, secret: str | None = None) -> dict[str, str]:
+    """The stack file's configuration as Pulumi would hand it over: full keys, values as text or JSON.
+
+    secret: what stands for an encrypted value; None: such a value is an error.
+    """
     values = read_config(stack, project)
     name = YAML(typ="safe").load((project / "Pulumi.yaml").read_text())["name"]
-    return {key if ":" in key else f"{name}:{key}": _text(key, value) for key, value in values.items()}
+    return {key if ":" in key else f"{name}:{key}": _text(key, value, secret) for key, value in values.items()}
 
 
-def _text(key: str, value: object) -> str:
+def _text(key: str, value: object, secret: str | None) -> str:
     if isinstance(value, dict) and set(value) == {"secure"}:
+        if secret is not None:
+            return secret
         raise RehearsalError(f"{key} is encrypted, and only the Pulumi CLI can read it; use `pulumi up`")
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -64,11 +70,37 @@ def up(stack: str, say: Say, project: Path = PROJECT) -> tuple[Counts, dict[str,
 
 def _run_program(stack: str, config: dict[str, str], rehearsing: Rehearsing, project: Path) -> dict[str, Any]:
     """Runs `__main__.py`; the stack's outputs. RehearsalError with every failure."""
-    # Pulumi would log a stack trace per failed resource; the failures themselves are told below.
+    try:
+        results = run_program(stack, config, rehearsing, project)
+    except RehearsalError:
+        raise
+    except Exception:
+        if not rehearsing.failures:
+            raise
+        results = {}
+    if rehearsing.failures:
+        raise RehearsalError("\n".join(rehearsing.failures))
+    return results
+
+
+def run_program(
+    stack: str,
+    config: dict[str, str],
+    mocks: Mocks,
+    project: Path = PROJECT,
+    *,
+    preview: bool = False,
+    monitor: MockMonitor | None = None,
+) -> dict[str, Any]:
+    """Runs `__main__.py` under Pulumi's test monitor, which `mocks` answers for; the stack's outputs.
+
+    RehearsalError where the program refuses its settings.
+    """
+    # Pulumi would log a stack trace per failed resource; the failures themselves are told by whoever answers.
     silent = logging.getLogger("seatable-vllm.rehearsal")
     silent.disabled = True
     logging.getLogger("asyncio").disabled = True
-    set_mocks(rehearsing, project="seatable-vllm", stack=stack, preview=False, logger=silent)
+    set_mocks(mocks, project="seatable-vllm", stack=stack, preview=preview, logger=silent, monitor=monitor)
     set_all_config(config)
     sys.path.insert(0, str(project))
     results: dict[str, Any] = {}
@@ -82,11 +114,6 @@ def _run_program(stack: str, config: dict[str, str], rehearsing: Rehearsing, pro
         _sync_await(run_pulumi_func(program))
     except pulumi.RunError as error:
         raise RehearsalError(str(error)) from None
-    except Exception:
-        if not rehearsing.failures:
-            raise
-    if rehearsing.failures:
-        raise RehearsalError("\n".join(rehearsing.failures))
     return results
 
 

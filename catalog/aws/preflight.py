@@ -97,6 +97,14 @@ def judge(wanted: Wanted, account: Account) -> Judgement:
     return _offered(wanted, account, warnings)
 
 
+def offer_unasked(wanted: Wanted) -> Offer:
+    """What an account would offer that lacks nothing, by the catalogue alone: for plans, where nobody is asked."""
+    zone = next(iter(wanted["zones"]), f"{wanted['region']}a")
+    offer = _offered(wanted, Account(image_id=wanted["ami"] or "ami-unasked"), []).offer
+    assert offer is not None  # noqa: S101 - only problems take it away, and no rule was asked
+    return {**offer, "zone": zone}
+
+
 def _offered(wanted: Wanted, account: Account, warnings: list[str]) -> Judgement:
     kind, zone, image = wanted["instance_type"], chosen_zone(wanted, account), _image(account)
     prices = account.prices if account.prices and not isinstance(account.prices, Unanswered) else ()

@@ -2,6 +2,8 @@
 
 MODEL is an id on the Hugging Face hub, or a folder with the model's files. A gated model's files are read with the
 token in HF_TOKEN. Figures are forecasts: vLLM's own arithmetic for keys and values, estimates of the rest.
+
+With `--graph STACK` in place of MODEL: what waits for what in a first `up` of that stack, and how long it takes.
 """
 
 from __future__ import annotations
@@ -72,6 +74,11 @@ class _Candidate:
 def main(arguments: list[str]) -> int:
     """Status 0 where some machine holds the model, 1 where none does."""
     options = _options(arguments)
+    if options.graph:
+        # Only here: Pulumi takes a while to load, which a look at a model is not to wait for.
+        from scripts.commands import plan_graph  # noqa: PLC0415
+
+        return plan_graph.main(options.graph, as_text=not options.json)
     model = find(options.model, token=os.environ.get("HF_TOKEN") or None)
     context = options.context or min(model.shape.max_model_len, DEFAULT_MAX_MODEL_LEN)
     rows = plan_rows(model, context, options.users, options.gpu, every=options.all)
@@ -89,7 +96,10 @@ def main(arguments: list[str]) -> int:
 
 def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/plan", description=__doc__)
-    parser.add_argument("model", metavar="MODEL", help="OWNER/NAME on the hub, or a folder")
+    parser.add_argument("model", metavar="MODEL", nargs="?", help="OWNER/NAME on the hub, or a folder")
+    parser.add_argument(
+        "--graph", metavar="STACK", help="what waits for what in a first up, and its critical path"
+    )
     parser.add_argument(
         "--context", type=_positive, metavar="TOKENS", help="prompt and answer together (the model's, up to 65536)"
     )
@@ -106,7 +116,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--picture", type=Path, metavar="FILE.svg", help="draw the memory of one GPU per machine")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if bool(options.model) == bool(options.graph):
+        parser.error("give a MODEL, or --graph STACK")
+    return options
 
 
 def _positive(text: str) -> int:
