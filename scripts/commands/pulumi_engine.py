@@ -78,6 +78,14 @@ class PulumiEngine:
         self._seen = self._known()
         return self._seen or Known()
 
+    def generated(self, name: str) -> str | None:
+        """See Engine."""
+        try:
+            state = json.loads(self._run("stack", "export", "--show-secrets"))
+        except automation.CommandError as error:
+            raise CommandError(f"Pulumi cannot read the state of the stack {self._name}: {error}") from None
+        return generated_in(state, name)
+
     def place(self) -> Place | None:
         """Where the machine is that the program has made; None where it is not there, or out of reach."""
         stack = self._stack(create=False)
@@ -191,6 +199,16 @@ class PulumiEngine:
         if locks is None or not locks.is_dir():
             return []
         return [int(json.loads(path.read_text())["pid"]) for path in locks.glob("*.json")]
+
+
+def generated_in(state: Mapping[str, Any], name: str) -> str | None:
+    """The `result` of the random resource of this name in an exported state with opened secrets, or None."""
+    for item in (state.get("deployment") or {}).get("resources", []):
+        if str(item["type"]).startswith("random:") and str(item["urn"]).endswith(f"::{name}"):
+            result = item.get("outputs", {}).get("result")
+            # An opened secret stays in its envelope, as JSON.
+            return str(json.loads(result["plaintext"]) if isinstance(result, Mapping) else result)
+    return None
 
 
 @functools.cache
