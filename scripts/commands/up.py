@@ -17,7 +17,7 @@ from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
-from scripts.commands.aws import aws_stack
+from scripts.commands.aws import AwsStack, aws_stack
 from scripts.commands.capacity import deploy_somewhere
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_state import DockerState
@@ -73,6 +73,7 @@ def main(arguments: list[str]) -> int:
     on_aws = aws_stack(options.stack, settings)
     if on_aws:
         wake(on_aws, terminal)
+        forget_what_was_terminated(on_aws, terminal)
     host = present_host(options.stack, settings)
     if host and options.machine_replaced:
         host.forget_host_key()
@@ -96,6 +97,20 @@ def main(arguments: list[str]) -> int:
         terminal.line("proved on the machine itself; scripts/check asks from where a client is")
     tell(options.stack, outcome, terminal)
     return 0
+
+
+def forget_what_was_terminated(stack: AwsStack, terminal: Terminal) -> None:
+    """An instance that somebody has terminated is made anew; Pulumi by itself would go on waiting for it.
+
+    Only where its data volume is there and free: credentials of another account see no instance either.
+    """
+    engine = engine_of(stack.name)
+    if not isinstance(engine, PulumiEngine) or not engine.place() or stack.aws.instance(stack.name):
+        return
+    volume = stack.aws.data_volume(stack.name)
+    if volume and not volume.attached:
+        with terminal.step("the machine was terminated; another is made, with its data, address and name"):
+            engine.forget_machine()
 
 
 def present_host(stack: str, settings: Settings) -> Host | None:
