@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from scripts.commands.engines import Engine, Outcome, RehearsalEngine
-from scripts.commands.pulumi_engine import generated_in
+from scripts.commands.pulumi_engine import generated_in, without_instance
 from scripts.commands.up import PROBER, proof_order
 from settings import Settings, parse
 
@@ -76,3 +76,27 @@ def test_an_endpoint_with_a_name_is_asked_on_the_machine_with_the_gates_own_key(
 def test_an_endpoint_without_a_name_is_asked_as_a_client_does(monkeypatch: pytest.MonkeyPatch) -> None:
     target = proof_order("dev", settings(), engine(monkeypatch), outcome()).target
     assert (target.key, target.address) == ("of the client", None)
+
+
+def test_what_is_left_of_a_state_without_its_instance_depends_on_nothing_that_is_gone() -> None:
+    vm, disk, name = "urn::aws:ec2/instance:Instance::vm", "urn::Volume::data", "urn::Command::ready"
+    state: list[dict[str, Any]] = [
+        {"type": "seatable-vllm:index:GpuVm", "urn": "urn::vm", "outputs": {"place": {"instance": "i-1"}}},
+        {"type": "aws:ec2/instance:Instance", "urn": vm},
+        {"type": "aws:ebs/volume:Volume", "urn": disk, "dependencies": [vm]},
+        {"type": "aws:ec2/volumeAttachment:VolumeAttachment", "urn": "urn::attached", "dependencies": [vm, disk]},
+        {"type": "aws:ec2/eipAssociation:EipAssociation", "urn": "urn::led", "dependencies": [vm]},
+        {"type": "docker:index/container:Container", "urn": "urn::engine", "deletedWith": vm},
+        {
+            "type": "command:local:Command",
+            "urn": name,
+            "dependencies": [disk, "urn::attached"],
+            "propertyDependencies": {"create": [vm], "stdin": [disk]},
+        },
+    ]
+    left = {item["urn"]: item for item in without_instance(state)}
+    assert list(left) == ["urn::vm", disk, name]
+    assert left[disk]["dependencies"] == []
+    assert left[name]["dependencies"] == [disk]
+    assert left[name]["propertyDependencies"] == {"create": [], "stdin": [disk]}
+    assert "place" not in left["urn::vm"]["outputs"]
