@@ -25,8 +25,8 @@ from scripts.commands.stacks import PROJECT
 LOCK_PATIENCE_SECONDS = 1800
 
 INSTANCE = "aws:ec2/instance:Instance"
-LINKS = ("aws:ec2/volumeAttachment:VolumeAttachment", "aws:ec2/eipAssociation:EipAssociation")
-"""What ends with an instance, though it is no part of it."""
+ATTACHMENT = "aws:ec2/volumeAttachment:VolumeAttachment"
+"""What ends with an instance. The provider would stop that first, which AWS refuses of one that is terminated."""
 
 _QUIETLY = ("--yes", "--skip-preview", "--suppress-outputs", "--color=never")
 
@@ -232,12 +232,12 @@ def generated_in(state: Mapping[str, Any], name: str) -> str | None:
 
 
 def without_instance(resources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The resources of a state without its EC2 instance, what lived on it, and its links to disk and address."""
+    """The resources of a state without its EC2 instance, what lived on it, and its link to the data volume."""
     instances = {item["urn"] for item in resources if item["type"] == INSTANCE}
     left = [
         dict(item)
         for item in resources
-        if item["urn"] not in instances and item.get("deletedWith") not in instances and item["type"] not in LINKS
+        if item["urn"] not in instances and item.get("deletedWith") not in instances and item["type"] != ATTACHMENT
     ]
     known = {item["urn"] for item in left}
     for item in left:

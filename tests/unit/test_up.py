@@ -95,7 +95,7 @@ def test_what_is_left_of_a_state_without_its_instance_depends_on_nothing_that_is
         },
     ]
     left = {item["urn"]: item for item in without_instance(state)}
-    assert list(left) == ["urn::vm", disk, name]
+    assert list(left) == ["urn::vm", disk, "urn::led", name]
     assert left[disk]["dependencies"] == []
     assert left[name]["dependencies"] == [disk]
     assert left[name]["propertyDependencies"] == {"create": [], "stdin": [disk]}
