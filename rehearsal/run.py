@@ -135,6 +135,13 @@ def docker_resources(stack: str, project: Path = PROJECT) -> list[Made]:
     return [item for item in made if item.type.startswith("docker:")]
 
 
+def generated(stack: str, name: str, project: Path = PROJECT) -> str | None:
+    """The random value that rehearsals of this stack have generated under this name; None where there is none."""
+    path = state_path(stack, project)
+    made = State.load(path).made.get(name) if path.exists() else None
+    return str(made.outputs["result"]) if made else None
+
+
 def down(stack: str, say: Say, project: Path = PROJECT) -> Counts:
     """Removes everything that rehearsals of this stack have made."""
     with exclusive(state_path(stack, project)):

@@ -41,12 +41,13 @@ class Instance:
 
 @dataclass(frozen=True)
 class Volume:
-    """A stack's data volume. snapshot: what it was made from, or an empty text."""
+    """A stack's data volume. snapshot: what it was made from, or empty. attached: whether an instance has it."""
 
     id: str
     zone: str
     gib: int
     snapshot: str
+    attached: bool
 
 
 class AwsRefused(CommandError):  # noqa: N818 - reads as what happened
@@ -90,7 +91,13 @@ class Aws:
         newest = max(found, key=lambda each: (each["State"] == "in-use", each["CreateTime"]), default=None)
         if newest is None:
             return None
-        return Volume(newest["VolumeId"], newest["AvailabilityZone"], newest["Size"], newest.get("SnapshotId", ""))
+        return Volume(
+            newest["VolumeId"],
+            newest["AvailabilityZone"],
+            newest["Size"],
+            newest.get("SnapshotId", ""),
+            newest["State"] == "in-use",
+        )
 
     def snapshots(self, stack: str) -> list[str]:
         """Ids of the snapshots of the stack's data volume, the youngest first."""

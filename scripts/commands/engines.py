@@ -58,6 +58,9 @@ class Engine(Protocol):
     def known(self) -> Known:
         """What the stack's state holds of Docker."""
 
+    def generated(self, name: str) -> str | None:
+        """The random value that the program has made under this name of a resource; None where there is none."""
+
     def down(self, say: Say) -> int:
         """Removes everything the stack made; how many resources that were."""
 
@@ -90,6 +93,10 @@ class RehearsalEngine:
     def known(self) -> Known:
         """See Engine."""
         return Known.from_inputs((item.id, item.inputs) for item in rehearsal.docker_resources(self._stack))
+
+    def generated(self, name: str) -> str | None:
+        """See Engine."""
+        return rehearsal.generated(self._stack, name)
 
     def down(self, say: Say) -> int:
         """See Engine."""

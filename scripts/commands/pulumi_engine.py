@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,10 @@ from scripts.commands.pulumi_cli import workspace_environment
 from scripts.commands.stacks import PROJECT
 
 LOCK_PATIENCE_SECONDS = 1800
+
+INSTANCE = "aws:ec2/instance:Instance"
+ATTACHMENT = "aws:ec2/volumeAttachment:VolumeAttachment"
+"""What ends with an instance. The provider would stop that first, which AWS refuses of one that is terminated."""
 
 _QUIETLY = ("--yes", "--skip-preview", "--suppress-outputs", "--color=never")
 
@@ -78,6 +82,14 @@ class PulumiEngine:
         self._seen = self._known()
         return self._seen or Known()
 
+    def generated(self, name: str) -> str | None:
+        """See Engine."""
+        try:
+            state = json.loads(self._run("stack", "export", "--show-secrets"))
+        except automation.CommandError as error:
+            raise CommandError(f"Pulumi cannot read the state of the stack {self._name}: {error}") from None
+        return generated_in(state, name)
+
     def place(self) -> Place | None:
         """Where the machine is that the program has made; None where it is not there, or out of reach."""
         stack = self._stack(create=False)
@@ -116,6 +128,22 @@ class PulumiEngine:
             empty = {**state.deployment, "resources": [], "pending_operations": []}
             stack.import_stack(automation.Deployment(version=state.version, deployment=empty))
         return len(resources)
+
+    def forget_machine(self) -> int:
+        """Forgets an instance that AWS has no more, and what ended with it; how many resources those are.
+
+        Data volume, address and name stay, for the one that the next `up` makes.
+        """
+        stack = self._stack(create=False)
+        if stack is None:
+            return 0
+        state = stack.export_stack()
+        left = without_instance((state.deployment or {}).get("resources", []))
+        gone = len((state.deployment or {}).get("resources", [])) - len(left)
+        if state.deployment and gone:
+            deployment = {**state.deployment, "resources": left, "pending_operations": []}
+            stack.import_stack(automation.Deployment(version=state.version, deployment=deployment))
+        return gone
 
     def forget(self) -> None:
         """Removes the empty stack and its history, not its file."""
@@ -191,6 +219,37 @@ class PulumiEngine:
         if locks is None or not locks.is_dir():
             return []
         return [int(json.loads(path.read_text())["pid"]) for path in locks.glob("*.json")]
+
+
+def generated_in(state: Mapping[str, Any], name: str) -> str | None:
+    """The `result` of the random resource of this name in an exported state with opened secrets, or None."""
+    for item in (state.get("deployment") or {}).get("resources", []):
+        if str(item["type"]).startswith("random:") and str(item["urn"]).endswith(f"::{name}"):
+            result = item.get("outputs", {}).get("result")
+            # An opened secret stays in its envelope, as JSON.
+            return str(json.loads(result["plaintext"]) if isinstance(result, Mapping) else result)
+    return None
+
+
+def without_instance(resources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The resources of a state without its EC2 instance, what lived on it, and its link to the data volume."""
+    instances = {item["urn"] for item in resources if item["type"] == INSTANCE}
+    left = [
+        dict(item)
+        for item in resources
+        if item["urn"] not in instances and item.get("deletedWith") not in instances and item["type"] != ATTACHMENT
+    ]
+    known = {item["urn"] for item in left}
+    for item in left:
+        # The engine refuses a state in which something depends on what is not there.
+        item["dependencies"] = [urn for urn in item.get("dependencies") or [] if urn in known]
+        item["propertyDependencies"] = {
+            name: [urn for urn in urns or [] if urn in known]
+            for name, urns in (item.get("propertyDependencies") or {}).items()
+        }
+        if item["type"] == GPU_VM:
+            item["outputs"] = {name: value for name, value in item.get("outputs", {}).items() if name != "place"}
+    return left
 
 
 @functools.cache

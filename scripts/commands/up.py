@@ -17,7 +17,7 @@ from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
-from scripts.commands.aws import aws_stack
+from scripts.commands.aws import AwsStack, aws_stack
 from scripts.commands.capacity import deploy_somewhere
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_state import DockerState
@@ -36,6 +36,9 @@ from settings import Settings
 HUB = "https://huggingface.co"
 HUB_SECONDS = 5
 RESTART_SECONDS = 1800
+
+PROBER = "keys-prober"
+"""The program's name for the key that is good on the machine itself alone (components/keys.py)."""
 
 SETTINGS_TEXTS = {
     "seatable_yaml": "settings for SeaTable AI",
@@ -70,6 +73,7 @@ def main(arguments: list[str]) -> int:
     on_aws = aws_stack(options.stack, settings)
     if on_aws:
         wake(on_aws, terminal)
+        forget_what_was_terminated(on_aws, terminal)
     host = present_host(options.stack, settings)
     if host and options.machine_replaced:
         host.forget_host_key()
@@ -87,9 +91,26 @@ def main(arguments: list[str]) -> int:
         else:
             outcome = deploy(engine, options.stack, terminal)
     # Another one than before, where the program has made it anew.
-    prove(options.stack, settings, present_host(options.stack, settings), outcome, terminal)
+    order = proof_order(options.stack, settings, engine, outcome)
+    prove(order, options.stack, present_host(options.stack, settings), terminal)
+    if settings.domain:
+        terminal.line("proved on the machine itself; scripts/check asks from where a client is")
     tell(options.stack, outcome, terminal)
     return 0
+
+
+def forget_what_was_terminated(stack: AwsStack, terminal: Terminal) -> None:
+    """An instance that somebody has terminated is made anew; Pulumi by itself would go on waiting for it.
+
+    Only where its data volume is there and free: credentials of another account see no instance either.
+    """
+    engine = engine_of(stack.name)
+    if not isinstance(engine, PulumiEngine) or not engine.place() or stack.aws.instance(stack.name):
+        return
+    volume = stack.aws.data_volume(stack.name)
+    if volume and not volume.attached:
+        with terminal.step("the machine was terminated; another is made, with its data, address and name"):
+            engine.forget_machine()
 
 
 def present_host(stack: str, settings: Settings) -> Host | None:
@@ -196,25 +217,30 @@ def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
         raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
 
 
-def prove(stack: str, settings: Settings, host: Host | None, outcome: Outcome, terminal: Terminal) -> None:
-    """Asks the endpoint once more: what was started again just now may still be loading.
+def proof_order(stack: str, settings: Settings, engine: Engine, outcome: Outcome) -> gate.Order:
+    """What to ask for: with a domain as the program's own last gate does, else as a client does."""
+    target = client_target(settings, outcome.outputs, settings.proving_client())
+    prober = engine.generated(PROBER) if settings.domain else None
+    if prober:
+        # The name may lead elsewhere from the machine itself, and no client's key need be good there.
+        target = replace(target, key=prober, address="127.0.0.1")
+    return gate.Order(
+        f"seatable-vllm-{stack}-engine", f"seatable-vllm-{stack}-edge", target, deadline_seconds=RESTART_SECONDS
+    )
+
+
+def prove(order: gate.Order, stack: str, host: Host | None, terminal: Terminal) -> None:
+    """Asks the endpoint once more: what was started again just now, maybe with its machine, may still be loading.
 
     From here, or on the machine where that is the only place to reach it.
     """
-    if settings.domain:
-        terminal.line("proved on the machine itself; scripts/check asks from where a client is")
-        return
-    target = client_target(settings, outcome.outputs, settings.proving_client())
-    order = gate.Order(
-        f"seatable-vllm-{stack}-engine", f"seatable-vllm-{stack}-edge", target, deadline_seconds=RESTART_SECONDS
-    )
     try:
         with terminal.step("checking the endpoint") as step:
             if host:
                 host.prove(order, step.say)
                 return
             gate.wait(order, step.say)
-            failed = [verdict for verdict in run(target, GATE_CHECKS) if not verdict.passed]
+            failed = [verdict for verdict in run(order.target, GATE_CHECKS) if not verdict.passed]
     except (gate.GateFailed, CommandError) as error:
         raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
     if failed:

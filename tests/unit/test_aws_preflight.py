@@ -309,6 +309,22 @@ def test_a_zone_of_another_region_and_one_that_the_account_lacks_are_refused() -
     assert len(found) == 2
 
 
+# The machine that is there
+
+
+def test_a_stopped_machine_is_told_with_the_way_to_start_it() -> None:
+    own = [{**each, "State": {"Name": "stopped"}} for each in RECORDED["instances"]]
+    found = judge(wanted(), replace(RUNNING, instances=[*own, instance("g5.xlarge", "stopped")]))
+    (warning,) = [each for each in found.warnings if "stopped" in each]
+    assert own[0]["InstanceId"] in warning
+    assert "scripts/up dev starts it" in warning
+    assert found.offer is not None
+
+
+def test_a_machine_that_runs_is_not_spoken_of() -> None:
+    assert judge(wanted(), RUNNING).warnings == judge(wanted(), EMPTY).warnings
+
+
 # Quotas
 
 

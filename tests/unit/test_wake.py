@@ -14,9 +14,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from catalog.aws.tags import tags_of
-from scripts.commands.aws import Instance, what_stays
+from scripts.commands.aws import AwsStack, Instance, what_stays
 from scripts.commands.errors import CommandError
+from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.terminal import Terminal
+from scripts.commands.up import forget_what_was_terminated
 from scripts.commands.wake import LOOK_SECONDS, PATIENCE_SECONDS, wake
 from tests.unit.aws_support import account, again, make_instance, make_volume, stack
 
@@ -91,6 +93,60 @@ def test_a_machine_that_does_not_stop_is_not_waited_for_for_ever(
     with pytest.raises(CommandError, match="i-1 is not stopped after 20 minutes"):
         wake(here, Terminal(), pauses.append)
     assert sum(pauses) == PATIENCE_SECONDS
+
+
+class Deployed(PulumiEngine):
+    """A stack whose state has a machine, and which counts how often it is told to forget it."""
+
+    def __init__(self) -> None:
+        self.forgotten = 0
+
+    def place(self) -> Any:
+        return {"instance": "i-1", "address": "198.51.100.1", "login": "ubuntu", "region": "us-east-1"}
+
+    def forget_machine(self) -> int:
+        self.forgotten += 1
+        return 4
+
+
+def forgotten(here: AwsStack, monkeypatch: pytest.MonkeyPatch) -> int:
+    engine = Deployed()
+    monkeypatch.setattr("scripts.commands.up.engine_of", lambda _: engine)
+    forget_what_was_terminated(here, Terminal())
+    return engine.forgotten
+
+
+def test_an_instance_that_somebody_has_terminated_is_forgotten(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = stack(project)
+    make_volume(here, "us-east-1a")
+    here.aws.ec2.terminate_instances(InstanceIds=[make_instance(here)])
+    assert forgotten(here, monkeypatch) == 1
+
+
+def test_an_instance_that_is_there_is_not_forgotten(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = stack(project)
+    make_volume(here, "us-east-1a")
+    here.aws.ec2.stop_instances(InstanceIds=[make_instance(here)])
+    assert forgotten(here, monkeypatch) == 0
+
+
+def test_credentials_of_another_account_make_nothing_be_forgotten(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = stack(project)  # which neither its instance nor its volume is in
+    assert forgotten(here, monkeypatch) == 0
+
+
+def test_while_the_volume_still_hangs_on_the_old_instance_nothing_is_forgotten(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = stack(project)
+    other, volume = make_instance(again(project)), make_volume(here, "us-east-1a")
+    here.aws.ec2.attach_volume(InstanceId=other, VolumeId=volume, Device="/dev/sdf")
+    monkeypatch.setattr(here.aws, "instance", lambda _: None)
+    assert forgotten(here, monkeypatch) == 0
 
 
 def refuse_start(code: str) -> Any:

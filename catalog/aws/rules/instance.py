@@ -12,6 +12,7 @@ from catalog.aws.rules.finding import Findings, Problem, Rule
 from catalog.aws.rules.lookups import chosen_zone, offering_zones, own, vcpus_of
 
 RUNNING = ("pending", "running")
+STOPPED = ("stopping", "stopped")
 
 
 def zones_are_of_the_region(wanted: Wanted, account: Account) -> Findings:
@@ -145,6 +146,16 @@ def quota_is_enough(wanted: Wanted, account: Account) -> Findings:
         )
 
 
+def the_machine_runs(wanted: Wanted, account: Account) -> Findings:
+    """A stopped machine cannot say which one it is, so a preview has to take it for another."""
+    for each in own(wanted, account.instances):
+        if _state(each) in STOPPED:
+            yield (
+                f"{each.get('InstanceId')}, the machine, is {_state(each)}; scripts/up {wanted['stack']} "
+                "starts it. What a preview shows as replaced on it until then stays as it is"
+            )
+
+
 def _state(instance: Shape) -> str:
     return str(instance.get("State", {}).get("Name"))
 
@@ -192,5 +203,6 @@ INSTANCE_RULES: Sequence[Rule] = (
     model_fits,
     type_is_sold_in_the_zone,
     quota_is_enough,
+    the_machine_runs,
     reservation_suits,
 )
