@@ -1,6 +1,7 @@
 """Runs one command: `python -m scripts.commands NAME ...`, as scripts/NAME does."""
 
 import importlib
+import os
 import sys
 
 from rehearsal.errors import RehearsalError
@@ -24,4 +25,10 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    status = main(sys.argv[1:])
+    if status == INTERRUPTED:
+        # The loop and the threads of what was under way are in no state to be taken down in order, nor waited for.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
