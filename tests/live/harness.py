@@ -162,7 +162,8 @@ class Checkout:
         and its containers would be in the next test's way.
         """
         with subprocess.Popen(
-            [f"scripts/{script}", *arguments],
+            # Whoever runs the tests in the background has Ctrl-C ignored, and all that is started inherits that.
+            ["env", "--default-signal=INT", f"scripts/{script}", *arguments],
             cwd=self.path,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
