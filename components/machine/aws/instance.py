@@ -77,7 +77,9 @@ class GpuInstance(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
         self.instance = self._instance(f"{name}-vm", args, key_name, key)
-        self.ipv6 = self.instance.ipv6_addresses.apply(lambda known: known[0]) if args["ipv6"] else None
+        chosen = args["ipv6_addresses"]
+        addresses = self.instance.ipv6_addresses if chosen is None else pulumi.Output.from_input(chosen)
+        self.ipv6 = addresses.apply(lambda known: known[0]) if args["ipv6"] else None
         self.register_outputs({"instance_id": self.instance.id})
 
     def _instance(
