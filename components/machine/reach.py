@@ -119,6 +119,31 @@ command -v session-manager-plugin >/dev/null ||
 """
 
 
+_JUDGE = f"""\
+  case $status:$told in
+    {NOT_YET}:*Docker*) now=docker; docker_since=${{docker_since:-$SECONDS}};;
+    {NOT_YET}:*) now=setup;;
+    255:*"IDENTIFICATION HAS CHANGED"* | 255:*"Host key verification failed"*)
+      new=$(grep -o 'SHA256:[A-Za-z0-9+/]*' <<< "$told" | head -n 1)
+      old=$(ssh-keygen -l -F "$alias" -f "$known" 2>/dev/null | grep -o 'SHA256:[^ ]*' | sort -u | tr '\\n' ' ')
+      fail "$where shows another SSH host key than before: known ${{old:-none }}- now ${{new:-another}}" \\
+        "$replaced";;
+    255:*"stdio forwarding failed"*) now=beyond;;
+    255:*TargetNotConnected*) now=away;;
+    255:*AccessDenied* | 255:*"Unable to locate credentials"* | 255:*ExpiredToken* | 255:*"SSO session"*)
+      fail "AWS does not let this computer begin a session with $where: $last" \\
+        "give its AWS user ssm:StartSession on the instance and AWS-StartSSHSession, or log in (aws configure)";;
+    255:*"Permission denied"* | 255:*"Too many authentication failures"*)
+      now=denied limit=$short pause=10;;
+    255:*"Could not resolve hostname"*) now=name limit=$short;;
+    255: | 255:*onnect* | 255:*kex_exchange* | 255:*"o route"* | 255:*losed* | 255:*"imed out"*) now=away;;
+    255:*) fail "ssh to $where fails: $last" "mend what ssh complains of; see seatable-vllm:machine";;
+    *) fail "$where cannot run a program: $last" "the user must have a shell and bash there";;
+  esac
+"""
+"""Lines of bash that say what kind of silence it is ($now), or end the program where no waiting helps."""
+
+
 def reach_program(ssh: Ssh, stack: str, patience: int = BOOT_SECONDS) -> str:
     """Prints the machine's identity as JSON in its last line, or says in phase, cause and change why it cannot.
 
@@ -156,27 +181,7 @@ command -v ssh >/dev/null || fail "ssh is not on this computer's PATH" "install 
   # Of a jump host or a session that fails, ssh itself says no more than that the connection was closed.
   last=$(grep -v -e '^kex_exchange_identification: ' -e 'by UNKNOWN port' <<< "$told" | grep . | tail -n 1)
   last=${{last:-${{told##*$'\\n'}}}} limit=$patience pause=3
-  case $status:$told in
-    {NOT_YET}:*Docker*) now=docker; docker_since=${{docker_since:-$SECONDS}};;
-    {NOT_YET}:*) now=setup;;
-    255:*"IDENTIFICATION HAS CHANGED"* | 255:*"Host key verification failed"*)
-      new=$(grep -o 'SHA256:[A-Za-z0-9+/]*' <<< "$told" | head -n 1)
-      old=$(ssh-keygen -l -F "$alias" -f "$known" 2>/dev/null | grep -o 'SHA256:[^ ]*' | sort -u | tr '\\n' ' ')
-      fail "$where shows another SSH host key than before: known ${{old:-none }}- now ${{new:-another}}" \\
-        "$replaced";;
-    255:*"stdio forwarding failed"*) now=beyond;;
-    255:*TargetNotConnected*) now=away;;
-    255:*AccessDenied* | 255:*"Unable to locate credentials"* | 255:*ExpiredToken* | 255:*"SSO session"*)
-      fail "AWS does not let this computer begin a session with $where: $last" \\
-        "give its AWS user ssm:StartSession on the instance and AWS-StartSSHSession, or log in (aws configure)";;
-    255:*"Permission denied"* | 255:*"Too many authentication failures"*)
-      now=denied limit=$short pause=10;;
-    255:*"Could not resolve hostname"*) now=name limit=$short;;
-    255: | 255:*onnect* | 255:*kex_exchange* | 255:*"o route"* | 255:*losed* | 255:*"imed out"*) now=away;;
-    255:*) fail "ssh to $where fails: $last" "mend what ssh complains of; see seatable-vllm:machine";;
-    *) fail "$where cannot run a program: $last" "the user must have a shell and bash there";;
-  esac
-  [ "$now" = "$kind" ] || {{ kind=$now since=$SECONDS said=-10; }}
+{_JUDGE}  [ "$now" = "$kind" ] || {{ kind=$now since=$SECONDS said=-10; }}
   if [ $((SECONDS - since)) -ge "$limit" ]; then
     [ "$patience" -gt 0 ] || {{ echo "{{}}"; exit 0; }}
 {_give_up(ways)}  fi
