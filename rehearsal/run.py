@@ -1,5 +1,6 @@
 """A whole rehearsal: read the stack file, run the program, remove what it no longer asks for."""
 
+import atexit
 import json
 import logging
 import runpy
@@ -11,7 +12,7 @@ import pulumi
 from pulumi.runtime import get_root_resource, set_all_config, set_mocks
 from pulumi.runtime.mocks import MockMonitor, Mocks
 from pulumi.runtime.stack import Stack, run_pulumi_func
-from pulumi.runtime.sync_await import _sync_await
+from pulumi.runtime.sync_await import _ensure_event_loop, _sync_await
 from ruamel.yaml import YAML
 
 from rehearsal.errors import RehearsalError
@@ -110,6 +111,9 @@ def run_program(
         exports: pulumi.Output[dict[str, Any]] = pulumi.Output.all(**_exports())
         results.update(await exports.future() or {})
 
+    # Left to the interpreter's very end, the loop loses its files first and complains with a stack trace. At this
+    # moment its threads have ended, and it still has them.
+    atexit.register(_ensure_event_loop().close)  # type: ignore[no-untyped-call]
     try:
         _sync_await(run_pulumi_func(program))
     except pulumi.RunError as error:
