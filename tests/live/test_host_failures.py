@@ -44,7 +44,7 @@ MISSING_MODEL = {"name": "seatable-vllm-tests/no-such-model", "max_model_len": 5
 HOST = "llm.example.org"
 SMALL_DISK_MIB = 64
 
-LOCK_SECONDS = 8
+LOCK_SECONDS = 20
 """More than a certificate needs to fail; a run that is slower still tells of it."""
 NAMES = "docker ps --all --format '{{.Names}}'"
 

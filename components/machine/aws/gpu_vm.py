@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pulumi
 import pulumi_aws as aws
 
+from catalog.aws.prices import HOURS_PER_MONTH
 from catalog.aws.tags import DATA_ROLE, ROLE, tags_of
 from components.machine.aws.access import GPU_VM, Place, ssh_of_instance
 from components.machine.aws.address import Address
@@ -29,9 +30,6 @@ TYPE = GPU_VM
 
 INSTANCE_RETRIES = 2
 """Of the instance's own provider. The provider's 25 hide a lack of capacity for the better part of an hour."""
-
-HOURS_PER_MONTH = 730
-"""As AWS's own calculator has it."""
 
 
 class GpuVmArgs(TypedDict):
