@@ -1,10 +1,12 @@
 """A whole rehearsal: read the stack file, run the program, remove what it no longer asks for."""
 
+import asyncio
 import atexit
 import json
 import logging
 import runpy
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +113,32 @@ def run_program(
         exports: pulumi.Output[dict[str, Any]] = pulumi.Output.all(**_exports())
         results.update(await exports.future() or {})
 
-    # Left to the interpreter's very end, the loop loses its files first and complains with a stack trace. At this
-    # moment its threads have ended, and it still has them.
-    atexit.register(_ensure_event_loop().close)  # type: ignore[no-untyped-call]
+    _close_event_loops_at_exit()
     try:
         _sync_await(run_pulumi_func(program))
     except pulumi.RunError as error:
         raise RehearsalError(str(error)) from None
     return results
+
+
+def _close_event_loops_at_exit() -> None:
+    """Closes this thread's event loop and those that Pulumi's test monitor makes in each of its worker threads.
+
+    Left to the interpreter's very end, a loop loses its files first and complains with a stack trace.
+    """
+    main: asyncio.AbstractEventLoop = _ensure_event_loop()  # type: ignore[no-untyped-call]
+    loops = [main]
+
+    def keep_loop_of_this_thread() -> None:
+        loops.append(_ensure_event_loop())  # type: ignore[no-untyped-call]
+
+    def close() -> None:
+        for loop in loops:
+            loop.close()
+
+    main.set_default_executor(ThreadPoolExecutor(initializer=keep_loop_of_this_thread))
+    # Worker threads have ended before functions registered here are called.
+    atexit.register(close)
 
 
 def _exports() -> dict[str, Any]:
