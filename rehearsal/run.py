@@ -73,14 +73,13 @@ def up(stack: str, say: Say, project: Path = PROJECT) -> tuple[Counts, dict[str,
 
 def _run_program(stack: str, config: dict[str, str], rehearsing: Rehearsing, project: Path) -> dict[str, Any]:
     """Runs `__main__.py`; the stack's outputs. RehearsalError with every failure."""
+    results = {}
     try:
         results = run_program(stack, config, rehearsing, project)
-    except RehearsalError:
-        raise
     except Exception:
+        # What is raised is one failure of several, and not always the first.
         if not rehearsing.failures:
             raise
-        results = {}
     if rehearsing.failures:
         raise RehearsalError("\n".join(rehearsing.failures))
     return results

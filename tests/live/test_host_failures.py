@@ -26,7 +26,7 @@ from images.obtain import obtain
 from tests.live.conftest import Shared
 from tests.live.faults_support import assert_explained, assert_refused
 from tests.live.harness import LOOPBACK, Checkout, Deployment, free_ports
-from tests.live.host_machine import DATA_DIR, Machine, Site, undone_by
+from tests.live.host_machine import Machine, Site, undone_by
 from tests.live.machine_image import USER
 
 # Those that share a stack come first, and its engine makes room; `make_stack` is what tells them apart.
@@ -44,8 +44,6 @@ MISSING_MODEL = {"name": "seatable-vllm-tests/no-such-model", "max_model_len": 5
 HOST = "llm.example.org"
 SMALL_DISK_MIB = 64
 
-LOCK_SECONDS = 20
-"""More than a certificate needs to fail; a run that is slower still tells of it."""
 NAMES = "docker ps --all --format '{{.Names}}'"
 
 DEFAULT_PATIENCE = ("--patience", "1")
@@ -415,16 +413,11 @@ def test_a_model_that_is_not_there_where_no_hub_is_reached_is_named_with_its_set
 
 @pytest.fixture
 def no_engine(host: FailingHost, small_images: None) -> None:
-    """Keeps the engine from being started in a run in which only the certificate is to fail.
+    """Keeps the engine from being started in a run in which only the certificate is to fail with a cause.
 
-    Its image is another one without Python, so its weights cannot be fetched; and somebody holds their lock until
-    the certificate has failed.
+    Its image is another one, without Python, so its weights cannot be fetched.
     """
     host.stack.configure(images={"vllm": HAPROXY.made})
-    host.machine.run(
-        f"sudo install -d -o {USER} -g {USER} {DATA_DIR} {DATA_DIR}/models; "
-        f"setsid flock {DATA_DIR}/models/.lock sleep {LOCK_SECONDS} </dev/null >/dev/null 2>&1 &"
-    )
 
 
 @pytest.mark.usefixtures("no_engine")

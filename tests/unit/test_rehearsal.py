@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import stat
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -656,3 +657,28 @@ def test_down_removes_everything_and_the_keys_with_it(tiny: Tiny) -> None:
 
 def test_down_without_an_up_is_no_error(tiny: Tiny) -> None:
     assert run.down("tiny", quiet, tiny.folder).deleted == []
+
+
+# A whole run
+
+
+TWO_FAIL = """
+from pulumi_command import local
+local.Command("one", create="echo the cause of one >&2; exit 1")
+local.Command("other", create="echo the cause of the other >&2; exit 1")
+"""
+
+
+def test_all_steps_that_fail_are_told_and_no_stack_trace_after_them(project: Path) -> None:
+    """In a process of its own: what an event loop has to complain of comes at the interpreter's end."""
+    (project / "__main__.py").write_text(TWO_FAIL)
+    program = (
+        "from pathlib import Path; from rehearsal import run; from rehearsal.errors import RehearsalError\n"
+        f"try: run.up('good', lambda name, line: None, Path({str(project)!r}))\n"
+        "except RehearsalError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=run.PROJECT, capture_output=True, text=True, check=False)
+    assert "the cause of one" in done.stdout
+    assert "the cause of the other" in done.stdout
+    assert done.stderr == ""
