@@ -15,6 +15,9 @@ MIN_FREE_MIB = 2048
 SETTLED_SECONDS = 10
 """A container that was started again and has run for less may be about to end again."""
 
+LOOPBACK = "loopback"
+"""The role of the port where the edge asks for no key."""
+
 KILLED = 137
 """Exit status of a program ended by SIGKILL."""
 
@@ -43,7 +46,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Expected:
-    """What should be there. stack: its name. containers: names by role. data_dir: as the stack's file has it."""
+    """What should be there. stack: its name. containers: names by role. data_dir: as the stack's file has it.
+
+    ports: by role, the loopback listener's among them where there is one.
+    """
 
     stack: str
     containers: Mapping[str, str]
@@ -76,7 +82,13 @@ def findings(expected: Expected, facts: Mapping[str, Any]) -> Iterator[Finding]:
         if seen and seen["status"] in ("running", "restarting", "paused"):
             running.add(role)
     for role, port in expected.ports.items():
-        yield _port(role, port, listening=facts["listening"][role], ours=role in running)
+        listening = facts["listening"][role]
+        if role != LOOPBACK:
+            yield _port(role, port, listening=listening, ours=role in running)
+        elif listening or "edge" not in running:
+            yield _port(role, port, listening=listening, ours=bool(facts["loopback"]["in_force"]))
+        else:
+            yield _without_loopback(expected, port)
     if "edge" in running:
         yield _edge(expected, facts["edge"])
 
@@ -156,6 +168,12 @@ def _port(role: str, port: int, *, listening: bool, ours: bool) -> Finding:
         change = f"set seatable-vllm:ports.{role} to a free port, or end that program"
         return Finding(name, "taken by another program", Problem(found.cause, change, text))
     return Finding(name, "the stack's own" if listening else "nobody listens")
+
+
+def _without_loopback(expected: Expected, port: int) -> Finding:
+    cause = f"the edge runs and does not listen on port {port} (seatable-vllm:ports.loopback)"
+    change = f"scripts/up {expected.stack}, which loads its configuration again"
+    return Finding(f"port {port} ({LOOPBACK})", "nobody listens", Problem(cause, change))
 
 
 def _edge(expected: Expected, seen: Mapping[str, str]) -> Finding:

@@ -115,10 +115,12 @@ def collect(order: dict[str, Any]) -> dict[str, Any]:
     told, complaint = _docker("info", "--format", "{{.ServerVersion}} {{.DockerRootDir}}")
     version, _, root = told.strip().partition(" ")
     in_force, why = _generation_in_force(order["edge_url"])
+    loopback = _generation_in_force(order["loopback_url"])[0] if order["loopback_url"] else ""
     return {
         "docker": {"version": version, "complaint": complaint},
         "containers": {} if complaint else {role: _container(name) for role, name in order["containers"].items()},
         "edge": {"on_disk": _live(order["data_dir"]), "in_force": in_force, "complaint": why},
+        "loopback": {"in_force": loopback},
         "listening": {role: _listens("127.0.0.1", port) for role, port in order["ports"].items()},
         "free_mib": dict(_free_mib(path) for path in (order["data_dir"], *([root] if root else []))),
     }
@@ -127,7 +129,8 @@ def collect(order: dict[str, Any]) -> dict[str, Any]:
 def main(text: str) -> int:
     """Prints the facts as JSON.
 
-    text: JSON with `containers` (name by role), `ports` (by role), `data_dir`, `edge_url` (a door of the edge).
+    text: JSON with `containers` (name by role), `ports` (by role), `data_dir`, `edge_url` and `loopback_url` (what
+    the edge answers there by itself; the second may be None).
     """
     print(json.dumps(collect(json.loads(text))))
     return 0

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from checks.bundle import facts_program
 from checks.diagnosis import (
+    LOOPBACK,
     Expected,
     Finding,
     Problem,
@@ -115,10 +116,11 @@ def _as_outputs(settings: Settings) -> dict[str, Any]:
 
 def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]:
     """What one program on the machine sees of the stack."""
+    ports, loopback = settings.ports, settings.ports.loopback
     expected = Expected(
         stack=stack,
         containers={role: f"seatable-vllm-{stack}-{role}" for role in ROLES},
-        ports={"engine": settings.ports.engine, "edge": settings.ports.edge},
+        ports={"engine": ports.engine, "edge": ports.edge} | ({LOOPBACK: loopback} if loopback else {}),
         data_dir=str(data_dir(stack, settings)),
         data_label=DATA_LABEL,
     )
@@ -126,7 +128,9 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
         "containers": expected.containers,
         "ports": expected.ports,
         "data_dir": expected.data_dir,
-        "edge_url": f"{endpoint.partition('://')[0]}://127.0.0.1:{settings.ports.edge}/v1/models",
+        # No door is there: the edge itself answers at once, however busy the engine is.
+        "edge_url": f"{endpoint.partition('://')[0]}://127.0.0.1:{ports.edge}/",
+        "loopback_url": f"http://127.0.0.1:{loopback}/" if loopback else None,
     }
     try:
         done = run_on_machine(stack, settings, facts_program(json.dumps(order)))

@@ -284,6 +284,15 @@ def test_picoclaw_itself_answers(stack: Deployment, output: str, tmp_path: Path)
     assert f"client={name} POST" in stack.log(stack.edge).replace("\\/", "/")
 
 
+# --- the listener without a key
+
+
+def test_the_doctor_finds_the_listener_without_a_key_well(stack: Deployment) -> None:
+    done = stack.checkout.run("doctor", stack.stack)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"port {stack.settings['ports']['loopback']} (loopback): the stack's own" in done.stdout
+
+
 # --- files that are there already
 
 SEED: Mapping[str, tuple[str, str, str]] = {

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.live.conftest import MakeStack
-from tests.live.faults_support import serves
-from tests.live.harness import Checkout, Deployment, docker_client, wait_until
+from tests.live.faults_support import listener, serves
+from tests.live.harness import Checkout, Deployment, docker_client, free_ports, wait_until
 
 
 def doctor(deployment: Deployment) -> subprocess.CompletedProcess[str]:
@@ -63,6 +63,21 @@ def test_a_file_changed_since_the_last_up_is_named(stack: Deployment) -> None:
         stack.write(right)
     assert list(told) == ["stack file"]
     assert f"change: scripts/up {stack.stack}" in told["stack file"]
+
+
+def test_a_port_without_a_key_that_is_not_the_edges_is_named(stack: Deployment) -> None:
+    right = stack.settings
+    (port,) = free_ports(1)
+    stack.configure(ports={**right["ports"], "loopback": port})
+    try:
+        closed = problems(doctor(stack))
+        with listener(port):
+            taken = problems(doctor(stack))
+    finally:
+        stack.write(right)
+    assert list(closed) == list(taken) == [f"port {port} (loopback)"]
+    assert f"scripts/up {stack.stack}" in closed[f"port {port} (loopback)"]
+    assert "seatable-vllm:ports.loopback" in taken[f"port {port} (loopback)"]
 
 
 def test_a_key_that_the_edge_does_not_know_is_named(stack: Deployment) -> None:

@@ -259,7 +259,39 @@ def test_a_stream_that_something_on_the_way_held_back_fails(
 ) -> None:
     whole = "".join([*EVENTS, "data: [DONE]\n\n"])
     fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(200, whole, chunks)
-    assert "holds it back" in refusal(endpoint.stream_arrives_whole, fake_endpoint)
+    assert "holds them back" in refusal(endpoint.stream_arrives_whole, fake_endpoint)
+
+
+@pytest.mark.parametrize("bursts", range(endpoint.STREAMS_HELD_BACK + 1))
+def test_only_streams_that_come_in_bursts_again_and_again_were_held_back(
+    bursts: int, fake_endpoint: FakeEndpoint
+) -> None:
+    """A computer that is busy with other things takes its time to read, and finds all pieces at once."""
+    burst = fake_endpoint.always(200, "".join([*EVENTS, "data: [DONE]\n\n"]))
+    fake_endpoint.answers["POST /v1/chat/completions"] = lambda asked: (
+        burst(asked) if len(fake_endpoint.asked) <= bursts else fake_endpoint.right_answer(asked)
+    )
+    if bursts < endpoint.STREAMS_HELD_BACK:
+        assert "24 events" in endpoint.stream_arrives_whole(target(fake_endpoint))
+        assert len(fake_endpoint.asked) == bursts + 1
+    else:
+        assert "holds them back" in refusal(endpoint.stream_arrives_whole, fake_endpoint)
+
+
+@pytest.mark.parametrize("before", [0, 1], ids=["at once", "after a stream in bursts"])
+@pytest.mark.parametrize(
+    ("status", "chunks", "words"),
+    [(503, ["{}"], "answered 503"), (200, EVENTS, "[DONE]")],
+    ids=["an error", "no end"],
+)
+def test_a_stream_that_is_wrong_in_another_way_is_not_asked_for_again(
+    before: int, status: int, chunks: list[str], words: str, fake_endpoint: FakeEndpoint
+) -> None:
+    burst = fake_endpoint.always(200, "".join([*EVENTS, "data: [DONE]\n\n"]))
+    wrong = fake_endpoint.always(status, chunks=chunks)
+    fake_endpoint.answers["*"] = lambda asked: wrong(asked) if len(fake_endpoint.asked) > before else burst(asked)
+    assert words in refusal(endpoint.stream_arrives_whole, fake_endpoint)
+    assert len(fake_endpoint.asked) == before + 1
 
 
 def test_a_stream_that_is_cut_in_the_middle_fails_and_is_no_stack_trace(fake_endpoint: FakeEndpoint) -> None:

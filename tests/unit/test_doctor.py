@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ def seen(engine: Mapping[str, Any] | None = None, edge: Mapping[str, Any] | None
             "edge": None if edge == {} else {**WELL, "health": "", **(edge or {})},
         },
         "edge": {"on_disk": "0123456789ab", "in_force": "0123456789ab", "complaint": ""},
+        "loopback": {"in_force": ""},
         "listening": {"engine": True, "edge": True},
         "free_mib": {DATA: MIN_FREE_MIB},
     }
@@ -116,6 +118,28 @@ def test_a_port_of_a_container_that_does_not_run_is_named_when_somebody_else_has
     assert "seatable-vllm:ports.engine" in str(told[1].problem)
 
 
+@pytest.mark.parametrize(
+    ("edge", "listening", "in_force", "detail", "change"),
+    [
+        ("running", True, "0123456789ab", "the stack's own", ""),
+        ("running", True, "", "taken by another program", "seatable-vllm:ports.loopback"),
+        ("running", False, "", "nobody listens", "scripts/up s"),
+        ("exited", True, "", "taken by another program", "seatable-vllm:ports.loopback"),
+        ("exited", False, "", "nobody listens", ""),
+    ],
+)
+def test_the_port_without_a_key_is_the_edges_and_answers_as_the_edge_does(
+    edge: str, listening: bool, in_force: str, detail: str, change: str
+) -> None:
+    expected = replace(EXPECTED, ports={**EXPECTED.ports, "loopback": 18001})
+    known = seen(edge={"status": edge}, loopback={"in_force": in_force})
+    known["listening"] = {"engine": True, "edge": edge == "running", "loopback": listening}
+    (finding,) = [each for each in findings(expected, known) if each.name == "port 18001 (loopback)"]
+    assert finding.detail == detail
+    assert change in str(finding.problem)
+    assert bool(finding.problem) == bool(change)
+
+
 def test_an_edge_with_another_configuration_than_the_one_on_the_disk_is_named() -> None:
     edge = {"on_disk": "aaaaaaaaaaaa", "in_force": "bbbbbbbbbbbb", "complaint": ""}
     name, cause, change = the_problem(seen(edge={}) | {"containers": seen()["containers"], "edge": edge})
@@ -168,14 +192,15 @@ def test_the_header_that_is_looked_for_is_the_one_that_the_edge_sends() -> None:
     assert facts.GENERATION_HEADER == GENERATION_HEADER
 
 
-def order_text(tmp_path: Path, port: int) -> str:
-    """What the command asks for."""
+def order_text(tmp_path: Path, port: int, *, loopback: bool = False) -> str:
+    """What the command asks for. loopback: whether the edge listens there for requests without a key too."""
     return json.dumps(
         {
             "containers": {"engine": ENGINE, "edge": EDGE},
             "ports": {"engine": 1, "edge": port},
             "data_dir": str(tmp_path / "data"),
-            "edge_url": f"http://127.0.0.1:{port}/v1/models",
+            "edge_url": f"http://127.0.0.1:{port}/",
+            "loopback_url": f"http://127.0.0.1:{port}/" if loopback else None,
         }
     )
 
@@ -229,6 +254,19 @@ esac""",
     assert {call[1] for call in fake_command.calls} <= {"info", "inspect", "logs"}, "it only looks"
 
 
+@pytest.mark.parametrize("loopback", [True, False])
+def test_the_listener_without_a_key_is_asked_for_its_configuration_where_there_is_one(
+    loopback: bool, fake_endpoint: FakeEndpoint, fake_command: FakeCommand, tmp_path: Path
+) -> None:
+    fake_command.add("docker", "exit 1")
+    fake_endpoint.answers["*"] = fake_endpoint.always(404, headers={GENERATION_HEADER: "0123456789ab"})
+    order = order_text(tmp_path, fake_endpoint.port, loopback=loopback)
+    known = gathered(fake_command, order, tmp_path)
+    assert known["loopback"] == {"in_force": "0123456789ab" if loopback else ""}
+    assert {asked.path for asked in fake_endpoint.asked} == {"/"}, "a door would wait for the engine"
+    assert len(fake_endpoint.asked) == 1 + loopback
+
+
 def test_a_machine_without_docker_is_a_fact_and_no_failure(fake_command: FakeCommand, tmp_path: Path) -> None:
     fake_command.add("docker", "echo 'Cannot connect to the Docker daemon' >&2; exit 1")
     known = gathered(fake_command, order_text(tmp_path, 1), tmp_path)
@@ -244,7 +282,12 @@ def test_a_machine_without_docker_is_a_fact_and_no_failure(fake_command: FakeCom
 def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
     """Runs the command on a stack whose facts and outputs are given; its status and what it printed."""
 
-    def run(known: Any, outputs: dict[str, Any] | Exception, machine: str | None = None) -> tuple[int, str]:
+    def run(
+        known: Any,
+        outputs: dict[str, Any] | Exception,
+        machine: str | None = None,
+        config: Mapping[str, object] | None = None,
+    ) -> tuple[int, str]:
         def outputs_of(stack: str) -> dict[str, Any]:
             if isinstance(outputs, Exception):
                 raise outputs
@@ -253,7 +296,7 @@ def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         def on_machine(stack: str, settings: Settings, program: str) -> subprocess.CompletedProcess[str]:
             return subprocess.CompletedProcess([], 0, json.dumps(known) if machine is None else "", machine or "")
 
-        monkeypatch.setattr(doctor, "stack_settings", lambda _: parse({}))
+        monkeypatch.setattr(doctor, "stack_settings", lambda _: parse(dict(config or {})))
         monkeypatch.setattr(doctor, "outputs_of", outputs_of)
         monkeypatch.setattr(doctor, "run_on_machine", on_machine)
         monkeypatch.setattr(doctor, "data_dir", lambda *_: DATA)
@@ -284,6 +327,16 @@ def test_all_well_is_status_0_and_a_line_for_each_finding(
     assert status == 0, text
     assert all(line.startswith("ok ") for line in text.splitlines())
     assert "model is listed" in text
+
+
+def test_the_port_of_the_stacks_file_without_a_key_is_looked_at(
+    told: Callable[..., tuple[int, str]], fake_endpoint: FakeEndpoint
+) -> None:
+    known = seen(listening={"engine": True, "edge": True, "loopback": False})
+    status, text = told(known, outputs(fake_endpoint), config={"ports": {"loopback": 18001}})
+    assert status == 1
+    assert "problem: port 18001 (loopback)" in text
+    assert "change: scripts/up s, which loads its configuration again" in text
 
 
 def test_a_problem_is_told_last_with_cause_change_and_evidence(
