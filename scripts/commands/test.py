@@ -42,11 +42,12 @@ def _halves(folder: str, apart: Sequence[str]) -> Sequence[Command]:
 COMMANDS: Mapping[str, Sequence[Sequence[Command]]] = {
     "lint": ([("ruff", "check", ".")], [("ruff", "format", "--check", ".")], [("mypy",)]),
     "unit": (_halves("tests/unit", UNIT_APART),),
-    # One after another: two engines on two cores would make each other's tests fail now and then.
-    "live": ([("pytest", "tests/live")],),
+    # Two engines that compute side by side on two cores would make each other's tests fail now and then: what is
+    # marked `beside` mostly waits, and its containers get what the others leave (tests/live/conftest.py).
+    "live": ([("pytest", "tests/live", "-m", "not beside"), ("pytest", "tests/live", "-m", "beside")],),
     "engine": ([("pytest", "tests/engine")],),
 }
-"""What each tier runs, one after another. What stands in one list runs at the same time."""
+"""What each tier runs, one after another. What stands in one list runs at the same time; the first goes first."""
 
 
 def main(arguments: list[str]) -> int:
@@ -101,6 +102,8 @@ def _pass_together(commands: Sequence[Command]) -> bool:
 
 
 def _start(command: Command, shown: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", *command], cwd=PROJECT, stdout=shown, stderr=subprocess.STDOUT if shown else None
-    )
+    """Starts a command; one that is to be shown later gives way to the one that is seen."""
+    module = [sys.executable, "-m", *command]
+    if shown is None:
+        return subprocess.Popen(module, cwd=PROJECT)
+    return subprocess.Popen(["nice", *module], cwd=PROJECT, stdout=shown, stderr=subprocess.STDOUT)

@@ -131,7 +131,7 @@ def pebble(folder: Path, dns: int, http_port: int = 5002) -> Iterator[Pebble]:
         ) as process,
     ):
         try:
-            wait_until(lambda: _listens(listen) and _listens(manage), "pebble", 30)
+            wait_until(lambda: _listens(listen) and _listens(manage), "pebble")
             with urllib.request.urlopen(f"https://localhost:{manage}/roots/0", context=trusting) as answer:
                 root = answer.read().decode()
             yield Pebble(f"https://localhost:{listen}/dir", certificate.read_text() + root)

@@ -3,8 +3,11 @@
 `deployment` is one stack that all tests of a session share and leave serving as they found it: clients `seatable`
 (from 127.0.0.1) and `agents` (from 127.0.0.2). `make_stack` is for tests that break things: each call makes
 another stack, not yet up, which is purged when the test ends; `place` (in test_host.py) is a machine. At
-most one engine runs at a time: tests with `deployment` come first, and the shared stack is purged before the first
-of the others.
+most one engine of a session runs at a time: tests with `deployment` come first, and the shared stack is purged
+before the first of the others.
+
+`scripts/test` runs tests marked `beside` in a session of their own at the same time. Most start no engine, and
+those that do have it in a container that gets less computing time than the others.
 """
 
 from __future__ import annotations
@@ -25,6 +28,13 @@ HERE = Path(__file__).resolve().parent
 
 MakeStack = Callable[..., Deployment]
 """make_stack(suffix, settings=None): a stack with this at the end of its name and these keys in its file."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Makes the marker known that `scripts/test` splits this folder by."""
+    config.addinivalue_line(
+        "markers", "beside: shares no stack with others and gives way to them, so it may run at the same time"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

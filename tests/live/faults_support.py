@@ -190,6 +190,23 @@ def assert_refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
         assert re.search(word, end_of(done)), f"nothing of {word!r} at the end:\n{told}"
 
 
+def doctor(deployment: Deployment) -> subprocess.CompletedProcess[str]:
+    """`scripts/doctor` of the stack; whatever it says holds no key and no stack trace."""
+    done = deployment.checkout.run("doctor", deployment.stack)
+    told = done.stdout + done.stderr
+    assert "Traceback" not in told, told
+    assert deployment.engine_key() not in told
+    for client in ("seatable", "agents"):
+        assert deployment.key(client) not in told
+    return done
+
+
+def problems(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """What was told of each problem, by what it is about."""
+    blocks = [block for block in done.stdout.split("\n\n") if block.startswith("problem: ")]
+    return {block.splitlines()[0].removeprefix("problem: "): block for block in blocks}
+
+
 def container_exists(name: str) -> bool:
     """Whether there is a container of exactly this name, running or not."""
     found = docker_client().containers.list(all=True, filters={"name": name}, ignore_removed=True)

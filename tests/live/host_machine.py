@@ -40,8 +40,12 @@ OPTIONS = (
         "/tmp:exec",
     ),
     *("--volume", "/var/lib/docker", "--volume", "/var/lib/containerd"),
+    *("--cpu-shares", "256"),
 )
-"""What systemd and a Docker of its own need, short of --privileged, which not every computer can give."""
+"""What systemd and a Docker of its own need, short of --privileged, which not every computer can give.
+
+Whoever else computes gets four times as much time: other tests run beside those on machines.
+"""
 
 SUBNET = "198.18.77.0/24"
 """Addresses for benchmarks of networks (RFC 2544): no other network has them. One site at a time has a subnet."""

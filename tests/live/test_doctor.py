@@ -1,37 +1,19 @@
 """scripts/doctor on a real stack: well, half up, and failed in the ways that an administrator meets.
 
-What it does not prove: a machine behind SSH, and a GPU's failures. An engine is started once for the shared
-stack, and once more at the end, to put it back; the crash loop ends before any weights are loaded.
+What it does not prove: a machine behind SSH, and a GPU's failures. A real engine that was stopped, and one that
+keeps failing, are in test_failures_explained, whose stack is not needed afterwards.
 """
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.live.conftest import MakeStack
-from tests.live.faults_support import listener, serves
-from tests.live.harness import Checkout, Deployment, docker_client, free_ports, wait_until
-
-
-def doctor(deployment: Deployment) -> subprocess.CompletedProcess[str]:
-    """`scripts/doctor` of the stack; whatever it says holds no key and no stack trace."""
-    done = deployment.checkout.run("doctor", deployment.stack)
-    told = done.stdout + done.stderr
-    assert "Traceback" not in told, told
-    assert deployment.engine_key() not in told
-    for client in ("seatable", "agents"):
-        assert deployment.key(client) not in told
-    return done
-
-
-def problems(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    """What was told of each problem, by what it is about."""
-    blocks = [block for block in done.stdout.split("\n\n") if block.startswith("problem: ")]
-    return {block.splitlines()[0].removeprefix("problem: "): block for block in blocks}
+from tests.live.faults_support import doctor, listener, problems, serves
+from tests.live.harness import Deployment, docker_client, free_ports, wait_until
 
 
 @pytest.fixture
@@ -114,33 +96,6 @@ def test_an_edge_that_was_killed_is_named_and_comes_back_by_the_advice_that_is_g
     assert doctor(stack).returncode == 0
 
 
-def test_an_engine_that_was_stopped_and_one_that_keeps_failing_are_told_apart(
-    stack: Deployment, checkout: Checkout
-) -> None:
-    client = docker_client()
-    engine = client.containers.get(stack.engine)
-    engine.stop(timeout=1)
-    told = problems(doctor(stack))
-    assert f"scripts/up {stack.stack}" in told[stack.engine]
-    assert "does not run" in told[stack.engine] or "was killed" in told[stack.engine]
-    # Its file gets an option that vLLM does not know, and Docker starts it again and again.
-    configuration = stack.data_dir / "vllm" / "config.yaml"
-    right = configuration.read_text()
-    try:
-        configuration.write_text(f"{right}no-such-option: 1\n")
-        engine.start()
-        wait_until(lambda: stack.container(stack.engine).restarts >= 1, "the engine has failed")
-        done = doctor(stack)
-        assert done.returncode == 1
-        told = problems(done)
-        assert "does not know an option" in told[stack.engine]
-        assert "no-such-option" in told[stack.engine]
-        assert "seatable-vllm:model.extra_args" in told[stack.engine]
-    finally:
-        engine.stop(timeout=1)
-        configuration.write_text(right)
-
-
 SECOND = 1_000_000_000
 """In nanoseconds, as Docker takes the times of a health check."""
 
@@ -181,6 +136,7 @@ STATES: dict[str, tuple[dict[str, Any], str, str]] = {
 """How a container is made, the state it gets into, and what is to be said of it. None of them is an engine."""
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("name", STATES)
 def test_a_container_in_any_state_is_explained(name: str, make_stack: MakeStack) -> None:
     options, state, cause = STATES[name]

@@ -1,7 +1,8 @@
 """Every way in which `scripts/up` can fail ends with a failure status and with its own cause in plain words, last.
 
 All rows fail on one stack, one after the other, and what each leaves behind is what the next one begins with. At
-the end the stack's file is right, and `up` has to take over whatever is there.
+the end the stack's file is right, and `up` has to take over whatever is there. (`scripts/test` runs those that end
+before an engine is made in a process of their own, so on another stack: they leave nothing behind.)
 
 What this does not prove: failures that only a GPU has, a gated model and an unknown one on a hub that can be
 reached (here the hub may well be out of reach, which is a row of its own), Docker's own disk being full, and the
@@ -25,8 +26,17 @@ from typing import Any
 import pytest
 
 from tests.live.conftest import Shared
-from tests.live.faults_support import assert_explained, assert_refused, end_of, listener, one_token, small_disk
-from tests.live.harness import Checkout, Deployment, docker_client, free_ports
+from tests.live.faults_support import (
+    assert_explained,
+    assert_refused,
+    doctor,
+    end_of,
+    listener,
+    one_token,
+    problems,
+    small_disk,
+)
+from tests.live.harness import Checkout, Deployment, docker_client, free_ports, wait_until
 
 # Those that share a stack come first, and its engine makes room; `make_stack` is what tells them apart.
 pytestmark = pytest.mark.usefixtures("make_stack")
@@ -94,6 +104,7 @@ def everything(stack: Deployment) -> dict[str, object]:
 # --- input that is refused before anything is touched
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
@@ -144,6 +155,7 @@ def test_a_stack_file_that_cannot_be_meant_is_refused_by_name_and_nothing_is_tou
     assert everything(stack) == before
 
 
+@pytest.mark.beside
 def test_a_stack_without_a_file_is_refused_with_the_names_of_those_that_have_one(stack: Deployment) -> None:
     done = stack.checkout.run("up", "lokal", "--rehearse")
     assert_refused(done, "lokal", r"Pulumi\.lokal\.yaml", stack.stack)
@@ -199,6 +211,7 @@ ENVIRONMENTS = {
 }
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("which", ENVIRONMENTS)
 def test_a_docker_that_is_away_or_elsewhere_is_named_and_nothing_is_touched(
     stack: Deployment, tmp_path: Path, which: str
@@ -229,6 +242,7 @@ def foreign_container(stack: Deployment) -> Iterator[None]:
         container.remove(force=True)
 
 
+@pytest.mark.beside
 def test_a_port_that_another_program_holds_is_named_with_its_setting(stack: Deployment) -> None:
     for port in ("edge", "engine", "loopback"):
         (taken,) = free_ports(1)
@@ -237,6 +251,7 @@ def test_a_port_that_another_program_holds_is_named_with_its_setting(stack: Depl
             assert_explained(up(stack), rf"port.*{taken}|{taken}.*taken", rf"seatable-vllm:ports\.{port}")
 
 
+@pytest.mark.beside
 def test_a_data_folder_that_cannot_be_made_is_named_with_its_setting(stack: Deployment, tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.touch()
@@ -245,6 +260,7 @@ def test_a_data_folder_that_cannot_be_made_is_named_with_its_setting(stack: Depl
     assert_explained(up(stack), re.escape(str(in_the_way)), r"folder|seatable-vllm:machine\.data_dir")
 
 
+@pytest.mark.beside
 def test_a_disk_that_is_nearly_full_is_named_with_its_setting(stack: Deployment, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", SMALL_DISK_MIB):
         stack.configure(machine={"data_dir": str(tmp_path / "disk" / "data")})
@@ -264,6 +280,7 @@ def test_a_container_of_somebody_else_under_our_name_is_named_and_left_alone(sta
         assert_explained(up(stack), re.escape(stack.engine), "remove|rename")
 
 
+@pytest.mark.beside
 def test_a_model_that_is_neither_here_nor_on_the_hub_is_named_with_its_setting(stack: Deployment) -> None:
     """Where the hub is reached it says that it has none of this name; where not, that it cannot be asked."""
     stack.configure(model={"name": "seatable-vllm-tests/no-such-model", "max_model_len": 512})
@@ -374,12 +391,36 @@ def test_after_all_of_these_the_right_settings_bring_the_same_stack_up(
     assert stack.settings == right
 
 
+def test_an_engine_that_was_stopped_and_one_that_keeps_failing_are_told_apart_by_doctor(stack: Deployment) -> None:
+    """The engine is left stopped, which is what the next test begins with."""
+    engine = docker_client().containers.get(stack.engine)
+    engine.stop(timeout=1)
+    told = problems(doctor(stack))
+    assert f"scripts/up {stack.stack}" in told[stack.engine]
+    assert "does not run" in told[stack.engine] or "was killed" in told[stack.engine]
+    # Its file gets an option that vLLM does not know, and Docker starts it again and again.
+    configuration = stack.data_dir / "vllm" / "config.yaml"
+    right = configuration.read_text()
+    try:
+        configuration.write_text(f"{right}no-such-option: 1\n")
+        engine.start()
+        wait_until(lambda: stack.container(stack.engine).restarts >= 1, "the engine has failed")
+        done = doctor(stack)
+        assert done.returncode == 1
+        told = problems(done)
+        assert "does not know an option" in told[stack.engine]
+        assert "no-such-option" in told[stack.engine]
+        assert "seatable-vllm:model.extra_args" in told[stack.engine]
+    finally:
+        engine.stop(timeout=1)
+        configuration.write_text(right)
+
+
 def test_a_port_taken_while_the_stack_was_stopped_is_named_with_its_setting(stack: Deployment) -> None:
     """The machine was found ready long ago, and its ports were free then."""
     client = docker_client()
     for port, name in (("edge", stack.edge), ("engine", stack.engine)):
-        client.containers.get(name).kill()
-        client.containers.get(name).wait()
+        client.containers.get(name).stop(timeout=1)
         with listener(stack.settings["ports"][port]):
             assert_explained(up(stack), "port", rf"seatable-vllm:ports\.{port}")
 

@@ -130,9 +130,9 @@ def test_an_engine_that_hangs_is_back_without_a_hand_though_its_health_route_say
 
 def test_an_engine_that_hangs_right_after_its_start_is_back_without_a_hand(stack: Deployment, key: str) -> None:
     """Before a health check has ever passed, and with no `up` that watches: the last test has restarted it."""
-    container = docker_client().containers.get(stack.engine)
-    container.restart(timeout=1)
-    wait_until(lambda: serves(stack, key), "an engine that was started again", BACK_SECONDS)
+    if healthy(stack):  # this test was asked for alone, or the last one took its time after that start
+        docker_client().containers.get(stack.engine).restart(timeout=1)
+        wait_until(lambda: serves(stack, key), "an engine that was started again", BACK_SECONDS)
     if healthy(stack):
         pytest.skip("a health check came first, which this test cannot prevent")
     # No client waits for this one longer than for any other; only the health check has one more look to take.

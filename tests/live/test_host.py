@@ -23,6 +23,8 @@ from tests.live.host_support import MODEL, NAMED, OnMachine, Place, cut_up, secu
 if TYPE_CHECKING:
     from tests.live.conftest import Shared
 
+pytestmark = pytest.mark.beside
+
 CONNECTIONS_OF_AN_UP = 6
 
 CUTS = (

@@ -30,7 +30,7 @@ from tests.live.host_machine import Machine, Site, undone_by
 from tests.live.machine_image import USER
 
 # Those that share a stack come first, and its engine makes room; `make_stack` is what tells them apart.
-pytestmark = pytest.mark.usefixtures("make_stack")
+pytestmark = [pytest.mark.usefixtures("make_stack"), pytest.mark.beside]
 
 SUBNET = "198.18.78.0/24"
 """Not that of test_host, so that both can run at once."""

@@ -125,7 +125,6 @@ def test_after_five_kills_the_next_up_ends_in_one_whole_working_stack(
     wait_until(
         lambda: not processes_in(stack.checkout.path),
         f"the end of what killed runs had started: {processes_in(stack.checkout.path)}",
-        INTERRUPT_SECONDS,
     )
     # os.walk, because the engine makes and removes files in its cache meanwhile.
     found = [path for folder, folders, files in os.walk(stack.data_dir) for path in (*folders, *files)]
@@ -155,4 +154,4 @@ def test_ctrl_c_ends_up_at_once_with_one_line_and_a_failure_status(
     assert "Traceback" not in told, told
     end = [line for line in told.splitlines() if line.strip()][-1]
     assert "again" in end, f"the last line does not say how to go on: {end!r}"
-    wait_until(lambda: not processes_in(stack.checkout.path), "the end of everything it had started", 15)
+    wait_until(lambda: not processes_in(stack.checkout.path), "the end of everything it had started")

@@ -134,7 +134,7 @@ class TlsEdge:
         )
         try:
             container.start()
-            wait_until(lambda: _listens(self.port), "the edge", 30)
+            wait_until(lambda: _listens(self.port), "the edge")
             yield
         finally:
             container.remove(force=True)
@@ -274,6 +274,7 @@ def ca(edge: TlsEdge) -> Path:
 # --- where from
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
 def test_each_client_is_let_in_from_its_own_address_alone_whatever_it_claims(
     edge: TlsEdge, ca: Path, places: list[Place], family: int
@@ -288,10 +289,11 @@ def test_each_client_is_let_in_from_its_own_address_alone_whatever_it_claims(
         status, body = stranger.ask(edge, ca, edge.keys["seatable"], family, *claim)
         assert (status, "this address is not allowed" in body) == (403, True)
     # Each was seen with its own address, not with that of a gateway.
-    wait_until(lambda: f"{stranger.addresses[family]} client=-" in edge.log(), "the stranger in the log", 10)
+    wait_until(lambda: f"{stranger.addresses[family]} client=-" in edge.log(), "the stranger in the log")
     assert f"\n{seatable.addresses[family]} client=seatable" in edge.log()
 
 
+@pytest.mark.beside
 def test_the_gates_own_key_works_on_the_machine_and_nowhere_else(
     edge: TlsEdge, ca: Path, places: list[Place]
 ) -> None:
@@ -303,6 +305,7 @@ def test_the_gates_own_key_works_on_the_machine_and_nowhere_else(
             assert place.ask(edge, ca, target.key, family)[0] == 403
 
 
+@pytest.mark.beside
 def test_without_the_ca_or_under_another_name_the_certificate_is_refused(edge: TlsEdge, ca: Path) -> None:
     with pytest.raises(endpoint.Untrusted, match="refused"):
         endpoint.certificate_is_valid(edge.target(PROBER, ""))
@@ -313,6 +316,7 @@ def test_without_the_ca_or_under_another_name_the_certificate_is_refused(edge: T
         endpoint.ask(other, "GET", "/v1/models", key=None)
 
 
+@pytest.mark.beside
 def test_the_loopback_listener_asks_for_no_key_and_is_nobody_elses(edge: TlsEdge, places: list[Place]) -> None:
     def ask(method: str, path: str, **headers: str) -> int:
         connection = http.client.HTTPConnection(LOOPBACK, edge.loopback_port, timeout=20)
@@ -323,7 +327,7 @@ def test_the_loopback_listener_asks_for_no_key_and_is_nobody_elses(edge: TlsEdge
     assert ask("GET", "/v1/models") == 200
     assert ask("GET", "/metrics") == 404
     assert ask("GET", "/v1/models", authorization=f"Bearer {edge.keys['seatable']}") == 403
-    wait_until(lambda: f"client={TUNNEL} " in edge.log(), "the loopback client in the log", 10)
+    wait_until(lambda: f"client={TUNNEL} " in edge.log(), "the loopback client in the log")
     outside = f"http://10.213.{places[0].number}.1:{edge.loopback_port}/v1/models"
     form = ["ip", "netns", "exec", places[0].name, "curl", "-sS", "-m", "5", outside]
     done = subprocess.run(form, capture_output=True, text=True, check=False)
@@ -334,12 +338,14 @@ def test_the_loopback_listener_asks_for_no_key_and_is_nobody_elses(edge: TlsEdge
 # --- TLS itself
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 def test_old_versions_of_tls_are_refused_by_the_edge(edge: TlsEdge, version: ssl.TLSVersion) -> None:
     with pytest.warns(DeprecationWarning, match="TLS"), pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
         _handshake(edge.port, version)
 
 
+@pytest.mark.beside
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_present_versions_of_tls_are_spoken_with_http_2_and_1(edge: TlsEdge, version: ssl.TLSVersion) -> None:
     assert _handshake(edge.port, version) == "h2"
@@ -356,6 +362,7 @@ def _handshake(port: int, version: ssl.TLSVersion, *protocols: str) -> str | Non
         return secure.selected_alpn_protocol()
 
 
+@pytest.mark.beside
 def test_plain_http_is_never_served_at_the_port_of_tls(edge: TlsEdge) -> None:
     key = edge.keys[PROBER]
     request = f"GET /v1/models HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {key}\r\n\r\n"
@@ -369,6 +376,7 @@ def test_plain_http_is_never_served_at_the_port_of_tls(edge: TlsEdge) -> None:
     assert b"fast" not in received
 
 
+@pytest.mark.beside
 def test_doors_keys_and_streams_hold_over_http_2(edge: TlsEdge, ca: Path) -> None:
     with _client(edge, ca, http2=True) as client:
         for method, path, status in (("GET", "/v1/models?x=1", 200), ("GET", "/metrics", 404),
@@ -414,6 +422,7 @@ class _Named(httpx.BaseTransport):
 # --- renewal
 
 
+@pytest.mark.beside
 def test_a_renewal_fails_no_request_and_cuts_no_stream_and_new_connections_see_it(edge: TlsEdge, ca: Path) -> None:
     before, container = shown_certificate(edge.port), docker_client().containers.get(edge.name)
     outcomes: list[str] = []
@@ -495,6 +504,7 @@ def _outcome(client: httpx.Client) -> str:
         return repr(error)
 
 
+@pytest.mark.beside
 def test_a_certificate_that_is_not_due_is_left_as_it_is(edge: TlsEdge) -> None:
     before = edge.live.read_bytes()
     assert edge.facts(PRIVATE)["ca"].startswith("-----BEGIN CERTIFICATE-----")
@@ -530,6 +540,7 @@ def _self_signed(folder: Path, name: str, host: str, *dates: str) -> tuple[str, 
 FILES = Domain(host=HOST, tls="files", certificate="c.pem", key="k.pem")
 
 
+@pytest.mark.beside
 def test_wrong_files_are_refused_in_words_that_name_the_setting_and_change_nothing(tmp_path: Path) -> None:
     good = _self_signed(tmp_path, "good", HOST)
     other = _self_signed(tmp_path, "other", "www.example.org")
@@ -612,6 +623,7 @@ class Watch:
                 self.texts.append(json.dumps(container.attrs))
 
 
+@pytest.mark.beside
 def test_a_certificate_comes_by_dns_is_kept_and_renewed_and_the_aws_secret_is_never_seen(
     acme_edge: TlsEdge, lab: Lab, tmp_path: Path, haproxy_image: str, fast_upstream: int
 ) -> None:
@@ -644,20 +656,27 @@ def test_a_certificate_comes_by_dns_is_kept_and_renewed_and_the_aws_secret_is_ne
         assert acme_edge.live.read_bytes() != before
 
 
+@pytest.mark.beside
 def test_without_the_zones_id_the_zone_is_found_by_its_name(acme_edge: TlsEdge, lab: Lab, tmp_path: Path) -> None:
     with pebble(tmp_path / "pebble", lab.dns) as ca:
         known = Known(image=lab.image, roots=ca.roots, credentials=aws_credentials("AKIAEXAMPLE", "x" * 40))
         assert acme_edge.facts(acme_domain(ca), known)["host"] == HOST
 
 
+@pytest.mark.beside
 def test_a_certificate_comes_by_port_80(acme_edge: TlsEdge, lab: Lab, tmp_path: Path) -> None:
-    if _listens(80):
-        pytest.skip("port 80 of this computer is taken")
+    with socket.socket() as wanted:
+        wanted.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            wanted.bind(("", 80))  # as lego does: somebody on any one address is in its way
+        except OSError:
+            pytest.skip("port 80 of this computer is taken")
     with pebble(tmp_path / "pebble", lab.dns, http_port=80) as ca:
         facts = acme_edge.facts(acme_domain(ca, "acme-http"), Known(image=lab.image, roots=ca.roots))
     assert facts["host"] == HOST
 
 
+@pytest.mark.beside
 def test_a_refusal_of_the_ca_is_explained_with_its_cause(acme_edge: TlsEdge, lab: Lab, tmp_path: Path) -> None:
     # Its DNS server is one that does not have the proof: nobody answers there.
     with pebble(tmp_path / "pebble", free_ports(1)[0]) as ca:
@@ -692,7 +711,7 @@ def test_a_stack_with_a_domain_is_proved_over_https_and_keeps_its_certificate(
     stack = make_stack("tls", {"domain": {"host": "localhost", "tls": "private-ca"}, "clients": clients})
     up = stack.up()
     assert "certificate is valid: not publicly trusted" in up.stdout + up.stderr
-    assert wait_until(lambda: f"client={PROBER} " in stack.log(stack.edge), "the gate in the log", 10)
+    assert wait_until(lambda: f"client={PROBER} " in stack.log(stack.edge), "the gate in the log")
     outputs = stack.outputs()
     assert outputs["endpoint"] == f"https://localhost:{stack.edge_port}/v1"
     assert outputs["certificate"].keys() == {"host", "issuer", "not_after"}
