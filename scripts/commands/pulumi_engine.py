@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,11 +38,12 @@ class PulumiEngine:
 
     def __init__(self, stack: str, here: DockerState | None, cli_root: str) -> None:
         """here: what is on the machine's Docker; None where that is of no interest, or does not answer."""
+        self.here = here
         self._name = stack
-        self._here = here
         self._environment = workspace_environment()
-        self._cli = _cli(cli_root)
+        self._cli_root = cli_root
         self._seen: Known | None = None
+        self._ahead: Future[Known | None] | None = None
 
     def up(self, say: Say) -> Outcome:
         """See Engine. What an interrupted run left behind is taken over first."""
@@ -77,9 +78,16 @@ class PulumiEngine:
             raise CommandError(f"Pulumi cannot read the outputs of the stack {self._name}: {error}") from None
         return dict(json.loads(told)) or None
 
+    def read_ahead(self) -> None:
+        """Begins to read the state that `known` will be asked for; whoever goes on does not wait for it."""
+        reader = ThreadPoolExecutor(max_workers=1)
+        self._ahead = reader.submit(self._known)
+        reader.shutdown(wait=False)
+
     def known(self) -> Known:
         """See Engine."""
-        self._seen = self._known()
+        ahead, self._ahead = self._ahead, None
+        self._seen = ahead.result() if ahead else self._known()
         return self._seen or Known()
 
     def generated(self, name: str) -> str | None:
@@ -104,7 +112,7 @@ class PulumiEngine:
         if self._known() is None:
             return 0
         self._wait_for_lock(say)
-        left = self._here.remove_unknown((self._known() or Known()).ids, say) if self._here else 0
+        left = self.here.remove_unknown((self._known() or Known()).ids, say) if self.here else 0
         try:
             self._run("destroy", *_QUIETLY, on_output=say)
         except automation.CommandError as error:
@@ -151,6 +159,10 @@ class PulumiEngine:
         if stack is not None:
             stack.workspace.remove_stack(self._name, preserve_config=True)
 
+    @property
+    def _cli(self) -> automation.PulumiCommand:
+        return _cli(self._cli_root)
+
     def _stack(self, *, create: bool) -> automation.Stack | None:
         options = automation.LocalWorkspaceOptions(
             work_dir=str(PROJECT), env_vars=self._environment, pulumi_command=self._cli
@@ -174,11 +186,11 @@ class PulumiEngine:
 
         That costs seconds, so only where something is visibly gone behind Pulumi's back.
         """
-        if self._here is None or self._here.ids() == known.ids:
+        if self.here is None or self.here.ids() == known.ids:
             return False
         ids = (self._known() or Known()).ids  # another run may have ended since the state was read
-        removed = self._here.remove_unknown(ids, say)
-        return removed > 0 or not ids <= self._here.ids()
+        removed = self.here.remove_unknown(ids, say)
+        return removed > 0 or not ids <= self.here.ids()
 
     def _last_changes(self) -> dict[str, int]:
         """How many resources the last run created, updated, deleted and so on."""

@@ -77,10 +77,14 @@ def main(arguments: list[str]) -> int:
     host = present_host(options.stack, settings)
     if host and options.machine_replaced:
         host.forget_host_key()
+    before = engine_of(options.stack)
+    if isinstance(before, PulumiEngine):
+        before.read_ahead()
     with reached(options.stack, settings, host, terminal, options.patience) as here:
         if settings.machine.kind == "local":
             obtain_what_cannot_be_pulled(options.stack, settings, terminal)
-        before = engine_of(options.stack, here)
+        if isinstance(before, PulumiEngine):
+            before.here = here
         if here:
             take_over_what_is_there(here, before, terminal)
         engine = choose_engine(options.stack, here, before, options.rehearse, terminal)

@@ -1,19 +1,24 @@
-"""Unit tier: how `scripts/up` asks an endpoint once more at its end.
+"""Unit tier: how `scripts/up` reads a state, and asks an endpoint once more at its end.
 
-States and outputs are dictionaries here. It does NOT prove that an endpoint answers, nor what the engine's program
-writes into a state: the live tier and the engine tier do.
+States and outputs are dictionaries here, and a script of the test stands in Pulumi's place. It does NOT prove that
+an endpoint answers, nor what the engine's program writes into a state: the live tier and the engine tier do.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from scripts.commands import pulumi_engine
 from scripts.commands.engines import Engine, Outcome, RehearsalEngine
-from scripts.commands.pulumi_engine import generated_in, without_instance
+from scripts.commands.pulumi_engine import PulumiEngine, generated_in, without_instance
 from scripts.commands.up import PROBER, proof_order
 from settings import Settings, parse
+
+if TYPE_CHECKING:
+    from tests.conftest import FakeCommand
 
 KEY = "k" * 64
 STATE = {
@@ -100,3 +105,22 @@ def test_what_is_left_of_a_state_without_its_instance_depends_on_nothing_that_is
     assert left[name]["dependencies"] == [disk]
     assert left[name]["propertyDependencies"] == {"create": [], "stdin": [disk]}
     assert "place" not in left["urn::vm"]["outputs"]
+
+
+def test_a_state_that_is_read_ahead_is_read_once_and_again_only_when_asked_again(
+    fake_command: FakeCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = {"type": "docker:index/container:Container", "id": "c1", "inputs": {}}
+    state = json.dumps({"deployment": {"resources": [container]}})
+    fake_command.add("pulumi", f"[ \"$1\" = version ] && echo v3.999.0 || echo '{state}'")
+    monkeypatch.setenv("PATH", fake_command.environment["PATH"])
+    monkeypatch.setenv("PULUMI_BACKEND_URL", "file:///nowhere")
+    pulumi_engine._cli.cache_clear()
+    engine = PulumiEngine("s", None, "")
+    engine.read_ahead()
+    assert engine.known().ids == {"c1"}
+    assert [call for call in fake_command.calls if "export" in call] == fake_command.calls[1:]
+    assert len(fake_command.calls) == 2, "the version, and one export"
+    assert engine.known().ids == {"c1"}
+    assert len(fake_command.calls) == 3
+    pulumi_engine._cli.cache_clear()
