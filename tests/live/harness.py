@@ -12,6 +12,7 @@ Interface: `Checkout` (run a script), `Deployment` (one stack: up, down, edit, a
 from __future__ import annotations
 
 import contextlib
+import gc
 import http.client
 import itertools
 import json
@@ -427,6 +428,21 @@ def exchange(port: int, data: bytes, *, source: str = LOOPBACK, seconds: float =
             while piece := connection.recv(65536):
                 received += piece
     return bytes(received)
+
+
+@contextlib.contextmanager
+def garbage_waits() -> Iterator[None]:
+    """Collects no garbage before the end of the block, and then all of it.
+
+    LiteLLM may drop a stream before its end. Python finds it at some later moment, and closing it takes a lock of
+    httpcore that the same thread may hold just then: it would wait for itself for ever (encode/httpcore#990).
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
 
 
 @dataclass

@@ -21,7 +21,7 @@ import openai
 import pytest
 import yaml
 
-from tests.live.harness import LOOPBACK, Deployment
+from tests.live.harness import LOOPBACK, Deployment, garbage_waits
 
 # LiteLLM would else ask the network for prices when it is imported.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -54,6 +54,13 @@ def sdk(deployment: Deployment, key: str, *, source: str = LOOPBACK, **options: 
     transport = httpx.HTTPTransport(local_address=source)
     settings: dict[str, Any] = {"base_url": deployment.base_url, "max_retries": 0, **options}
     return openai.OpenAI(api_key=key, http_client=httpx.Client(transport=transport, timeout=180), **settings)
+
+
+@pytest.fixture(autouse=True)
+def _garbage_waits() -> Iterator[None]:
+    """No library is made to close an old stream in the middle of a new request."""
+    with garbage_waits():
+        yield
 
 
 @pytest.fixture

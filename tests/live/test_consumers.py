@@ -27,7 +27,7 @@ import pytest
 import yaml
 from langchain_openai import ChatOpenAI
 
-from tests.live.harness import LOOPBACK, Deployment, free_ports
+from tests.live.harness import LOOPBACK, Deployment, free_ports, garbage_waits
 
 if TYPE_CHECKING:
     from tests.live.conftest import Shared
@@ -51,6 +51,13 @@ WEATHER: Any = {
         },
     },
 }
+
+
+@pytest.fixture(autouse=True)
+def _garbage_waits() -> Iterator[None]:
+    """No library is made to close an old stream in the middle of a new request."""
+    with garbage_waits():
+        yield
 
 
 @pytest.fixture(scope="module")

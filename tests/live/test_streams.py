@@ -4,7 +4,8 @@
 before it has read the request, and 40 from the real engine through the deployed edge; each with idle and with
 busy cores, one at a time and eight at once.
 
-What this does NOT prove: streams longer than 64 events, that an edge reloads or an engine ends under them
+What this does NOT prove: that cores are wholly idle in the "idle" cells (`scripts/test` runs others beside these,
+which give way to them), streams longer than 64 events, that an edge reloads or an engine ends under them
 (test_live_changes, test_faults), TLS, a network that loses packets, a client that reads slowly, a GPU's speed. The
 pressure is four busy loops on the edge's own cores while it has the lowest priority, which needs root; without
 it the loops just compete. That the soak finds a bad proxy was seen once, by hand, with Go's ReverseProxy in the
@@ -67,9 +68,14 @@ def test_streams_of_the_real_engine_come_whole_through_the_edge(deployment: Depl
 def test_the_edge_passes_each_event_on_as_it_is_made(fast: FastEdge) -> None:
     # HAProxy without `option http-no-delay` holds events back for 200 ms and sends them together: 64 came in 4
     # pieces. Half of what comes past the edge leaves room for a computer that is busy with other things.
+    # One that is busy for a moment spoils a try; an edge that holds back spoils every one.
+    tries = []
     for _ in range(3):
         past, through = (stream(place.connection(), place, STEADY) for place in (fast.direct, fast.edge))
-        assert through.bursts >= past.bursts / 2, (past.bursts, through.bursts)
+        tries.append((past.bursts, through.bursts))
+        if through.bursts >= past.bursts / 2:
+            return
+    raise AssertionError(f"events that came past the edge and through it: {tries}")
 
 
 @pytest.mark.parametrize(
