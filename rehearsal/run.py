@@ -112,16 +112,19 @@ def run_program(
         exports: pulumi.Output[dict[str, Any]] = pulumi.Output.all(**_exports())
         results.update(await exports.future() or {})
 
-    _close_event_loops_at_exit()
+    workers = _workers_whose_event_loops_are_closed()
     try:
         _sync_await(run_pulumi_func(program))
     except pulumi.RunError as error:
         raise RehearsalError(str(error)) from None
+    finally:
+        # Pulumi raises the first failure that it sees; other steps may be under way, and fail too.
+        workers.shutdown()
     return results
 
 
-def _close_event_loops_at_exit() -> None:
-    """Closes this thread's event loop and those that Pulumi's test monitor makes in each of its worker threads.
+def _workers_whose_event_loops_are_closed() -> ThreadPoolExecutor:
+    """The threads for Pulumi's test monitor, which makes an event loop in each; all loops are closed at the exit.
 
     Left to the interpreter's very end, a loop loses its files first and complains with a stack trace.
     """
@@ -135,9 +138,11 @@ def _close_event_loops_at_exit() -> None:
         for loop in loops:
             loop.close()
 
-    main.set_default_executor(ThreadPoolExecutor(initializer=keep_loop_of_this_thread))
+    workers = ThreadPoolExecutor(initializer=keep_loop_of_this_thread)
+    main.set_default_executor(workers)
     # Worker threads have ended before functions registered here are called.
     atexit.register(close)
+    return workers
 
 
 def _exports() -> dict[str, Any]:

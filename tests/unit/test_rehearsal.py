@@ -662,9 +662,10 @@ def test_down_without_an_up_is_no_error(tiny: Tiny) -> None:
 # A whole run
 
 
+# The slower one is the one that Pulumi does not wait for.
 TWO_FAIL = """
 from pulumi_command import local
-local.Command("one", create="echo the cause of one >&2; exit 1")
+local.Command("one", create="sleep 1; echo the cause of one >&2; exit 1")
 local.Command("other", create="echo the cause of the other >&2; exit 1")
 """
 
