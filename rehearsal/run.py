@@ -112,7 +112,8 @@ def run_program(
         exports: pulumi.Output[dict[str, Any]] = pulumi.Output.all(**_exports())
         results.update(await exports.future() or {})
 
-    workers = _workers_whose_event_loops_are_closed()
+    main: asyncio.AbstractEventLoop = _ensure_event_loop()  # type: ignore[no-untyped-call]
+    workers = _workers_whose_event_loops_are_closed(main)
     try:
         _sync_await(run_pulumi_func(program))
     except pulumi.RunError as error:
@@ -120,15 +121,15 @@ def run_program(
     finally:
         # Pulumi raises the first failure that it sees; other steps may be under way, and fail too.
         workers.shutdown()
+        main.set_default_executor(ThreadPoolExecutor())  # for whoever uses this loop after us
     return results
 
 
-def _workers_whose_event_loops_are_closed() -> ThreadPoolExecutor:
+def _workers_whose_event_loops_are_closed(main: asyncio.AbstractEventLoop) -> ThreadPoolExecutor:
     """The threads for Pulumi's test monitor, which makes an event loop in each; all loops are closed at the exit.
 
     Left to the interpreter's very end, a loop loses its files first and complains with a stack trace.
     """
-    main: asyncio.AbstractEventLoop = _ensure_event_loop()  # type: ignore[no-untyped-call]
     loops = [main]
 
     def keep_loop_of_this_thread() -> None:
