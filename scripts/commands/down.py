@@ -26,7 +26,6 @@ from settings import AwsMachine
 HOLDS_KEYS = ("vllm", "edge")
 """Folders of the data directory that are of no use without the stack."""
 
-
 GONE_SECONDS = 30
 """How long a machine may stay silent before it is taken for gone."""
 
@@ -66,8 +65,7 @@ def _down_here(stack: str, data: Path, purge: bool, terminal: Terminal) -> int:
         shutil.rmtree(data / folder, ignore_errors=True)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if purge:
-        if data.exists() and not os.access(data, os.W_OK):
-            raise PermissionError(data)
+        _require_writable(data)
         for folder in FOLDERS:
             shutil.rmtree(data / folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # not empty, or not there
@@ -158,6 +156,13 @@ def _forget_state(stack: str, engine: Engine | None) -> None:
     if isinstance(engine, PulumiEngine):
         engine.forget()
     folder = PROJECT / ".state" / stack
-    if folder.exists() and not os.access(folder, os.W_OK):
-        raise PermissionError(folder)
+    _require_writable(folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_writable(folder: Path) -> None:
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise failure(
+            f"{folder} is not this user's to remove",
+            "run this again as root, or as the user who ran scripts/up",
+        )
