@@ -584,6 +584,13 @@ def test_every_source_of_certificates_may_have_its_record_made(more: Config, rec
     assert made.inputs["zoneId"] == more.get("zone_id", "Z0123456789ABC")
 
 
+def test_aws_is_asked_for_the_zone_only_by_the_provider_that_waits_for_the_preflight(dev: Recorded) -> None:
+    # Pulumi's default provider would be asked at once, and a zone that is not there end the run in its words.
+    zones = [provider for function, provider in dev.asked if function == "aws:route53/getZone:getZone"]
+    assert zones
+    assert {provider.rpartition("::")[0] for provider in zones} == {dev.one("vm-aws").urn}
+
+
 def test_without_a_zone_the_record_to_write_is_told(record: RecordAws) -> None:
     recorded = record_with_private_ca(record)
     assert not recorded.of_type(RECORD)
