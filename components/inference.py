@@ -136,7 +136,7 @@ class Inference(pulumi.ComponentResource):
                 tests=["CMD", "python3", vllm.WATCHDOG_FILE],
                 interval=f"{watchdog.INTERVAL_SECONDS}s",
                 timeout=f"{watchdog.COMPLETION_SECONDS + watchdog.COUNTER_SECONDS + 10}s",
-                start_period="20m0s",
+                start_period=f"{vllm.START_PERIOD_SECONDS // 60}m0s",  # as Docker says it again
                 retries=watchdog.MISSES_UNTIL_KILL,
             ),
             labels=machine.labels(config=digest, port=str(self._args["port"])),

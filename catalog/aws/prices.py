@@ -15,9 +15,6 @@ HOURS_PER_MONTH = 730
 GP3_USD_PER_GIB_MONTH = 0.08
 """gp3 storage in us-east-1 with 3000 IOPS and 125 MiB/s; aws.amazon.com/ebs/pricing as read on 2026-09-29."""
 
-SNAPSHOT_USD_PER_GIB_MONTH = 0.05
-"""Standard snapshots in us-east-1, for what was written alone; the same page and day."""
-
 PUBLIC_IPV4_USD_PER_HOUR = 0.005
 """In every region, used or not; AWS's announcement of 2023-07-28, in force since 2024-02-01."""
 
