@@ -1,4 +1,4 @@
-"""`scripts/rotate-key CLIENT [--stack STACK] [--finish]`: a client's next key beside the old one, then the old one away.
+"""`scripts/rotate-key CLIENT [--stack STACK] [--finish]`: a client's next key beside the old, then the old away.
 
 Nothing restarts. Between the two calls both keys are valid, so that the client can be changed in peace.
 """
