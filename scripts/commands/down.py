@@ -118,8 +118,8 @@ def _refuse_what_no_state_knows(stack: str) -> None:
         raise failure(
             f"{instance.id} in {instance.zone} has the tags of {stack}, and no state here knows it: it stays, and "
             "costs",
-            f"run this where scripts/up {stack} was run, or with the same Pulumi login. If that state is lost, end "
-            "the machine in AWS's console, and what else has the tag Stack there",
+            f"run this where scripts/up {stack} was run, or with the same Pulumi login. If that state is lost, "
+            "end the machine in AWS's console, and what else has the tag Stack there",
         )
 
 
