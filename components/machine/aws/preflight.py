@@ -43,7 +43,7 @@ def preflight(settings: Settings, *, parent: pulumi.Resource) -> pulumi.Output[O
         profile=config.get("profile"),
     )
     seen = command.local.run_output(
-        command=PROGRAM,
+        command=f"{PROGRAM} || true",  # of a command that fails Pulumi shows a stack trace of its own
         stdin=json.dumps(wanted),
         dir=str(PROJECT),
         logging=command.local.Logging.NONE,  # it would show lines for a moment only
@@ -53,7 +53,12 @@ def preflight(settings: Settings, *, parent: pulumi.Resource) -> pulumi.Output[O
 
 
 def _tell(parent: pulumi.Resource, said: str | None, printed: str | None) -> Offer:
-    """Shows warnings and price, to be read at the run's end too, and hands on the offer."""
+    """Shows warnings and price, to be read at the run's end too, and hands on the offer.
+
+    RunError with all problems where there is none.
+    """
+    if not printed:
+        raise pulumi.RunError(f"the AWS account is not ready for this stack:\n{(said or '').strip()}")
     for line in (said or "").splitlines():
         word, _, warning = line.partition("warning: ")
         if warning and not word:
