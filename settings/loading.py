@@ -58,7 +58,7 @@ def _half_a_pair(values: Mapping[str, object]) -> Iterable[str]:
         if name in values and other not in values:
             yield (
                 f"{NAMESPACE}:{other}: missing, and {name} is useless without it; "
-                f"pulumi config set --secret {NAMESPACE}:{other}"
+                f"scripts/secret {other} --stack STACK"
             )
 
 

@@ -345,7 +345,7 @@ def test_a_network_that_is_not_text_is_refused_with_key_and_way_out(junk: object
         (acme(zone_id="z 1"), "domain.zone_id", "'z 1'", "Z0123456789ABC"),
         (acme(acme_server="http://ca"), "domain.acme_server", "'http://ca'", "https://"),
         (acme(acme_server="https://ca.example", acme_staging=True), "domain.acme_staging", "", "keep one"),
-        ({"aws_access_key_id": None}, "aws_secret_access_key", "missing", "pulumi config set --secret"),
+        ({"aws_access_key_id": None}, "aws_secret_access_key", "missing", "scripts/secret"),
         ({"images": {"vllm": ""}}, "images.vllm", "''", "NAME:TAG"),
         ({"images": {"haproxy": "haproxy 3.2"}}, "images.haproxy", "'haproxy 3.2'", "NAME:TAG"),
         ({"images": {"haproxy": "--privileged"}}, "images.haproxy", "'--privileged'", "NAME:TAG"),
