@@ -49,6 +49,10 @@ SMALL_IMAGE_MB = (45.0, 120.0)
 USUAL_WEIGHTS_BYTES = 16_000_000_000
 """A model that the catalogue does not know: eight billion parameters in 16 bits."""
 
+HUB_CLIENT_SECONDS = 8.0
+"""Until weights begin to come without the engine's image: Python's image is pulled (as small as those above), and
+pip puts the hub's client into it."""
+
 ENGINE_SECONDS: Mapping[Device, float] = {"gpu": 79, "cpu": 36}
 """A start with nothing in vLLM's cache, until it serves, beside the reading of weights. gpu: a 0.6B model on an
 A10 (vLLM's issue 49782), 31 s of it compilation. cpu: SmolLM2-135M on two cores, measured here."""

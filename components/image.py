@@ -30,15 +30,20 @@ class ContainerImage(pulumi.ComponentResource):
     """The name that a container is to be made from."""
     present: pulumi.Resource
     """Done when the image is there."""
+    names: pulumi.Output[list[str]]
+    """The references any of which will do, known before one of them is there."""
 
     def __init__(self, name: str, args: ContainerImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
         override = args["override"]
         machine = args["machine"]
-        program = pulumi.Output.from_input(args["source"]).apply(
-            lambda source: image_program(
-                override or source.official,
-                None if override else source.made,
+        self.names = pulumi.Output.from_input(args["source"]).apply(
+            lambda source: [override] if override else [source.official, *([source.made] if source.made else [])]
+        )
+        program = self.names.apply(
+            lambda names: image_program(
+                names[0],
+                names[1] if len(names) > 1 else None,
                 WAY_OUT if machine.images_are_made else WAY_OUT_ELSEWHERE,
             )
         )

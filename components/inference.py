@@ -8,7 +8,7 @@ import pulumi
 import pulumi_docker as docker
 
 from catalog import vllm
-from catalog.images import VLLM_CPU, VLLM_GPU
+from catalog.images import PYTHON, VLLM_CPU, VLLM_GPU
 from checks import watchdog
 from components.gpu_proof import GpuProof, GpuProofArgs
 from components.image import ContainerImage
@@ -74,6 +74,7 @@ class Inference(pulumi.ComponentResource):
                 "model": args["model"].name,
                 "revision": args["model"].revision,
                 "token": args["hugging_face_token"],
+                "ahead": _image_ahead(machine, args["images"]),
             },
             pulumi.ResourceOptions(parent=self),
         )
@@ -176,3 +177,13 @@ class Inference(pulumi.ComponentResource):
             docker.ContainerVolumeArgs(host_path=outside, container_path=inside, read_only=read_only)
             for outside, inside, read_only in folders
         ]
+
+
+def _image_ahead(machine: Machine, images: Images) -> str | None:
+    """What fetches weights while the engine's image is pulled, or None where nothing is to.
+
+    On this computer scripts/up sees to the engine's image before the program begins: nothing to be ahead of.
+    """
+    if machine.images_are_made or images.python == "none":
+        return None
+    return images.python or PYTHON.official
