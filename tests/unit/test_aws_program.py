@@ -296,6 +296,12 @@ def test_all_disks_are_encrypted(up: Recorded) -> None:
     assert not {"ebsBlockDevices", "ephemeralBlockDevices"} & set(up.one(VM).inputs)
 
 
+def test_disks_are_as_fast_as_they_are_asked_to_be(record: RecordAws) -> None:
+    recorded = record(machine={"root_disk_throughput": 500, "data_disk": {"throughput": 250}})
+    assert recorded.one(VM).inputs["rootBlockDevice"]["throughput"] == 500
+    assert recorded.one(VOLUME).inputs["throughput"] == 250
+
+
 @pytest.mark.parametrize(("wanted", "made"), [(30, 75), (75, 75), (150, 150)])
 def test_the_root_disk_is_never_smaller_than_the_image(wanted: int, made: int, record: RecordAws) -> None:
     recorded = record(machine={"root_disk_gib": wanted})
