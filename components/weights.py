@@ -8,11 +8,10 @@ from typing import TypedDict
 
 import pulumi
 
-from catalog.hub_client import pins
 from components import weights_fetch
 from components.image import ContainerImage
 from components.machine import Machine
-from components.weights_ahead import ahead_program
+from components.weights_ahead import WeightsAhead
 
 TYPE = "seatable-vllm:index:Weights"
 
@@ -30,8 +29,8 @@ class WeightsArgs(TypedDict):
     """A commit of the model's repository, or None for its main branch."""
     token: pulumi.Input[str] | None
     """Hugging Face token for a gated model, or None."""
-    ahead: str | None
-    """Image of Python that begins to fetch while the engine's is pulled, or None: they wait for the engine's."""
+    ahead: WeightsAhead | None
+    """What has begun while the image was pulled, or None."""
 
 
 class Weights(pulumi.ComponentResource):
@@ -46,7 +45,7 @@ class Weights(pulumi.ComponentResource):
         program = pulumi.Output.all(image=args["image"].reference, token=args["token"]).apply(
             lambda known: weights_program(machine.data_dir, model, revision, known["image"], known["token"])
         )
-        ahead = [self._ahead(f"{name}-ahead", args, args["ahead"])] if args["ahead"] else []
+        ahead = [args["ahead"].tried] if args["ahead"] else []
         # A folder that somebody removed: without a look at the disk it would count as done for ever.
         lost = machine.look(
             lost_program(machine.data_dir, model, write=not pulumi.runtime.is_dry_run()), parent=self
@@ -59,25 +58,6 @@ class Weights(pulumi.ComponentResource):
         )
         self.present = ran.resource
         self.register_outputs({})
-
-    def _ahead(self, name: str, args: WeightsArgs, image: str) -> pulumi.Resource:
-        """Fetches them as soon as the machine is ready, where the engine's image is not there yet; never fails.
-
-        It has no look for lost weights: the engine's image is there then, and nothing is to be gained.
-        """
-        machine = args["machine"]
-        program = pulumi.Output.all(engine=args["image"].names, token=args["token"]).apply(
-            lambda known: ahead_program(
-                machine.data_dir,
-                args["model"],
-                args["revision"],
-                known["token"],
-                image=image,
-                engine_images=known["engine"],
-                pins=pins(),
-            )
-        )
-        return machine.run(name, {"program": program}, parent=self, depends_on=[machine.ready]).resource
 
 
 def weights_program(data_dir: str, model: str, revision: str | None, image: str, token: str | None) -> str:

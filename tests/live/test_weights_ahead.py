@@ -20,7 +20,7 @@ import pytest
 from catalog.hub_client import pins
 from catalog.images import VLLM_CPU
 from components.weights import weights_program
-from components.weights_ahead import ahead_program
+from components.weights_ahead import Plan, fetch_program, image_program
 from images.obtain import obtain
 from tests.live.hub import FILES, MODEL, Hub
 
@@ -38,12 +38,10 @@ class Steps:
     data: Path
 
     def ahead(self) -> subprocess.CompletedProcess[str]:
-        """The step with the small image, on a machine that lacks the engine's."""
-        return _bash(
-            ahead_program(
-                str(self.data), MODEL, None, TOKEN, image=f"{NAME}:small", engine_images=["none:0"], pins=pins()
-            )
-        )
+        """The steps with the small image, on a machine that lacks the engine's."""
+        plan = Plan(str(self.data), MODEL, f"{NAME}:small", ["none:0"])
+        assert _bash(image_program(plan)).stdout == f"{MODEL}: {NAME}:small is here for it\n"
+        return _bash(fetch_program(plan, None, TOKEN, pins()))
 
     def present(self, image: str = f"{NAME}:engine") -> subprocess.CompletedProcess[str]:
         """The step with the engine's image."""

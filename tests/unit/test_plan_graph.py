@@ -139,7 +139,7 @@ def test_weights_come_beside_the_engines_image_and_only_the_slower_of_them_is_wa
 ) -> None:
     for stack in ("dev", "prod"):
         fetched, pulled = step(plans[stack], "weights fetched"), step(plans[stack], "engine image pulled")
-        assert fetched.waits_for == pulled.waits_for == ["machine ready"]
+        assert fetched.waits_for == pulled.waits_for == ["Python image pulled"]
         assert "engine image pulled" in fetched.beside
         assert {"weights fetched", "engine image pulled"} <= set(step(plans[stack], "weights present").waits_for)
         assert [fetched.critical, pulled.critical] == [fetched.ends > pulled.ends, pulled.ends > fetched.ends]
@@ -191,7 +191,7 @@ def test_a_larger_model_takes_longer_and_one_that_nobody_knows_is_said_to_be_a_g
     ]
     assert plans[0].seconds < plans[1].seconds
     assert [each.weights_known for each in plans] == [True, False]
-    guessed = plans[1].timed["inference-weights-ahead"]
+    guessed = plans[1].timed["inference-weights-ahead-fetched"]
     longest = durations.HUB_CLIENT_SECONDS + durations.weights_seconds(durations.USUAL_WEIGHTS_BYTES)
     assert guessed.ends - guessed.begins == longest
 

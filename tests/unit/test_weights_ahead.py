@@ -21,7 +21,7 @@ from catalog.failures import explain
 from catalog.hub_client import pins
 from catalog.images import PYTHON, VLLM_CPU, VLLM_GPU
 from components.weights import weights_program
-from components.weights_ahead import NO_CLIENT, ahead_program
+from components.weights_ahead import NO_CLIENT, Plan, fetch_program, image_program
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand, Recorded, RecordProgram
@@ -30,7 +30,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 MODEL = "owner/model"
 ENGINE = "vllm/engine:1"
 SMALL = "python:small"
-AHEAD, PRESENT = "inference-weights-ahead", "inference-weights-present"
+IMAGE, AHEAD = "inference-weights-ahead-image", "inference-weights-ahead-fetched"
+ENGINE_IMAGE, PRESENT = "inference-image-present", "inference-weights-present"
 
 
 def token() -> str:
@@ -38,10 +39,12 @@ def token() -> str:
     return "hf_" + "Zz9" * 8
 
 
-def program(data: str, hub_token: str | None = None) -> str:
-    return ahead_program(
-        data, MODEL, None, hub_token, image=SMALL, engine_images=[ENGINE, "made:1"], pins="package==1\n"
-    )
+def plan(data: str | Path) -> Plan:
+    return Plan(str(data), MODEL, SMALL, [ENGINE, "made:1"])
+
+
+def program(data: str | Path, hub_token: str | None = None) -> str:
+    return fetch_program(plan(data), None, hub_token, "package==1\n")
 
 
 def run_bash(text: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -50,17 +53,23 @@ def run_bash(text: str, environment: dict[str, str]) -> subprocess.CompletedProc
     )
 
 
+def run(text: str, fake: FakeCommand) -> subprocess.CompletedProcess[str]:
+    return run_bash(text, {**fake.environment, "XDG_CACHE_HOME": str(fake.folder / "cache")})
+
+
+def image(data: Path, fake: FakeCommand) -> subprocess.CompletedProcess[str]:
+    return run(image_program(plan(data)), fake)
+
+
 def ahead(data: Path, fake: FakeCommand, hub_token: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {**fake.environment, "XDG_CACHE_HOME": str(fake.folder / "cache")}
-    return run_bash(program(str(data), hub_token), environment)
+    return run(program(data, hub_token), fake)
 
 
 def present(data: Path, fake: FakeCommand) -> subprocess.CompletedProcess[str]:
-    environment = {**fake.environment, "XDG_CACHE_HOME": str(fake.folder / "cache")}
-    return run_bash(weights_program(str(data), MODEL, None, ENGINE, None), environment)
+    return run(weights_program(str(data), MODEL, None, ENGINE, None), fake)
 
 
-def docker(fake: FakeCommand, *, here: tuple[str, ...] = (), pull: int = 0, run: int = 0) -> None:
+def docker(fake: FakeCommand, *, here: tuple[str, ...] = (SMALL,), pull: int = 0, run: int = 0) -> None:
     """A Docker that has the images `here`; its pulls and containers end with these statuses."""
     fake.add(
         "docker",
@@ -90,8 +99,9 @@ def containers(fake: FakeCommand) -> list[list[str]]:
 )
 def test_it_is_whole_for_any_data_directory(folder: str) -> None:
     text = program(folder, token())
-    read = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True, check=False)
-    assert (read.returncode, read.stderr) == (0, "")
+    for each in (text, image_program(plan(folder))):
+        read = subprocess.run(["bash", "-n"], input=each, capture_output=True, text=True, check=False)
+        assert (read.returncode, read.stderr) == (0, "")
     compile(python_in(text), "FETCH", "exec")
 
 
@@ -108,7 +118,6 @@ def test_weights_are_fetched_with_the_small_image_and_the_engines_finds_nothing_
     done = ahead(tmp_path, fake_command)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{MODEL} is here\n", "")
     assert [call[-2:] for call in containers(fake_command)] == [[SMALL, "-"]]
-    assert ["docker", "pull", "--quiet", SMALL] in fake_command.calls
     folder = tmp_path / "models" / MODEL
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
     assert not (tmp_path / "models" / ".partial").exists()
@@ -116,16 +125,25 @@ def test_weights_are_fetched_with_the_small_image_and_the_engines_finds_nothing_
     assert len(containers(fake_command)) == 1
 
 
-def test_a_small_image_that_is_here_is_not_pulled(tmp_path: Path, fake_command: FakeCommand) -> None:
-    docker(fake_command, here=(SMALL,), pull=1)
-    assert ahead(tmp_path, fake_command).stdout == f"{MODEL} is here\n"
+def test_the_small_image_is_pulled_once_and_the_other_program_takes_what_it_finds(
+    tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    docker(fake_command, here=())
+    done = image(tmp_path, fake_command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{MODEL}: {SMALL} is here for it\n", "")
+    assert ["docker", "pull", "--quiet", SMALL] in fake_command.calls
+    before = len(fake_command.calls)
+    docker(fake_command)
+    for step in (image, ahead):
+        step(tmp_path, fake_command)
+    assert not any(call[1] == "pull" for call in fake_command.calls[before:])
 
 
 @pytest.mark.parametrize("which", ["weights", "copy", "engine", "made engine"])
 def test_where_nothing_is_to_be_gained_it_says_so_and_touches_nothing(
     which: str, tmp_path: Path, fake_command: FakeCommand
 ) -> None:
-    docker(fake_command, here={"engine": (ENGINE,), "made engine": ("made:1",)}.get(which, ()))
+    docker(fake_command, here={"engine": (SMALL, ENGINE), "made engine": (SMALL, "made:1")}.get(which, (SMALL,)))
     cache = fake_command.folder / "cache" / "seatable-vllm" / "models" / MODEL
     data = tmp_path / "data"
     if which == "weights":
@@ -135,11 +153,12 @@ def test_where_nothing_is_to_be_gained_it_says_so_and_touches_nothing(
         cache.mkdir(parents=True)
         (cache / ".complete").touch()
     before = sorted(data.rglob("*"))
-    done = ahead(data, fake_command)
-    said = {"weights": "is here", "copy": "a copy is here"}.get(which, "that is here")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("\n") == 1
-    assert done.stdout.endswith(f"{said}\n")
+    said = {"weights": "is here", "copy": "a copy is here"}.get(which, "the engine's image is here")
+    for step in (image, ahead):
+        done = step(data, fake_command)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.count("\n") == 1
+        assert done.stdout.endswith(f"{said}\n")
     assert {call[1] for call in fake_command.calls} <= {"image"}
     assert sorted(data.rglob("*")) == before
 
@@ -154,7 +173,7 @@ def test_what_an_interrupted_run_has_finished_meanwhile_is_not_fetched_again(
     assert containers(fake_command) == []
 
 
-BROKEN = ("no docker", "pull", "client", "download", "folder", "lock", "in place")
+BROKEN = ("no docker", "image", "client", "download", "folder", "lock", "in place")
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -162,7 +181,8 @@ def test_whatever_goes_wrong_it_passes_with_one_line_that_no_cause_is_read_from(
     what: str, tmp_path: Path, fake_command: FakeCommand
 ) -> None:
     data = tmp_path / "data"
-    docker(fake_command, pull=what == "pull", run={"client": NO_CLIENT, "download": 1}.get(what, 0))
+    status = {"client": NO_CLIENT, "download": 1}.get(what, 0)
+    docker(fake_command, here=() if what == "image" else (SMALL,), run=status)
     if what == "no docker":
         fake_command.add("docker", "echo 'docker: command not found' >&2; exit 127")
     if what == "folder":
@@ -173,16 +193,25 @@ def test_whatever_goes_wrong_it_passes_with_one_line_that_no_cause_is_read_from(
         fake_command.add("mv", "echo 'mv: No space left on device' >&2; exit 1")
     done = ahead(data, fake_command)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{MODEL} is left to the engine's image: ")
+    assert done.stdout.startswith(f"{MODEL}: left to the engine's image: ")
     assert done.stdout.count("\n") == 1
     assert explain(done.stdout) is None
     assert "phase:" not in done.stdout
 
 
+def test_a_small_image_that_cannot_be_pulled_fails_nothing_either(
+    tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    docker(fake_command, here=(), pull=1)
+    done = image(tmp_path, fake_command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{MODEL}: {SMALL} is not to be had\n", "")
+    assert explain(done.stdout) is None
+
+
 def test_why_it_left_them_is_told(tmp_path: Path, fake_command: FakeCommand) -> None:
     said = set()
-    for statuses in ({"pull": 1}, {"run": NO_CLIENT}, {"run": 1}):
-        docker(fake_command, **statuses)  # type: ignore[arg-type]
+    for here, status in (((), 0), ((SMALL,), NO_CLIENT), ((SMALL,), 1)):
+        docker(fake_command, here=here, run=status)
         said.add(ahead(tmp_path, fake_command).stdout)
     assert len(said) == 3
     assert any(SMALL in line for line in said)
@@ -310,44 +339,49 @@ def host(record_program: RecordProgram, *, preview: bool = False, **more: object
     return record_program("gpu1", written, preview=preview)
 
 
-def test_it_begins_with_the_machine_beside_the_image_and_comes_before_the_engines_own_try(
+def test_the_small_image_is_asked_for_before_the_engines_and_weights_come_beside_that(
     record_program: RecordProgram,
 ) -> None:
     recorded = host(record_program)
-    before = recorded.everything_before(recorded.one(AHEAD))
-    assert "machine-ready" in before
-    assert "inference-image-present" not in before
-    assert AHEAD not in recorded.everything_before(recorded.one("inference-image-present"))
-    assert {AHEAD, "inference-image-present"} <= recorded.everything_before(recorded.one(PRESENT))
+
+    def before(name: str) -> set[str]:
+        return recorded.everything_before(recorded.one(name))
+
+    assert before(IMAGE) & {"machine-ready", ENGINE_IMAGE, AHEAD} == {"machine-ready"}
+    assert IMAGE in before(ENGINE_IMAGE) & before(AHEAD)
+    assert AHEAD not in before(ENGINE_IMAGE)
+    assert ENGINE_IMAGE not in before(AHEAD)
+    assert {AHEAD, ENGINE_IMAGE} <= before(PRESENT)
 
 
-def test_nothing_but_another_machine_makes_it_run_again(record_program: RecordProgram) -> None:
+def test_nothing_but_another_machine_makes_them_run_again(record_program: RecordProgram) -> None:
     recorded = host(record_program)
-    assert len(recorded.one(AHEAD).inputs["triggers"]) == 1
-    assert len(recorded.one(PRESENT).inputs["triggers"]) == 2
+    assert [len(recorded.one(name).inputs["triggers"]) for name in (IMAGE, AHEAD, PRESENT)] == [1, 1, 2]
 
 
-def test_it_knows_each_image_that_the_engine_may_run_in(record_program: RecordProgram) -> None:
+@pytest.mark.parametrize("name", [IMAGE, AHEAD])
+def test_it_knows_each_image_that_the_engine_may_run_in(name: str, record_program: RecordProgram) -> None:
     on_cpu = host(record_program, machine={"kind": "host", "ssh": "a@b.example.com", "gpus": "none"})
-    assert f"for engine in {VLLM_CPU.official} {VLLM_CPU.made};" in on_cpu.one(AHEAD).inputs["stdin"]
-    mirrored = host(record_program, images={"vllm": "mirror.example.com/vllm:1"}).one(AHEAD).inputs["stdin"]
+    assert f"for engine in {VLLM_CPU.official} {VLLM_CPU.made};" in on_cpu.one(name).inputs["stdin"]
+    mirrored = host(record_program, images={"vllm": "mirror.example.com/vllm:1"}).one(name).inputs["stdin"]
     assert "for engine in mirror.example.com/vllm:1;" in mirrored
     assert VLLM_GPU.official not in mirrored
 
 
-def test_its_image_is_pinned_or_that_of_the_settings_or_none(record_program: RecordProgram) -> None:
-    assert f"image={PYTHON.official}\n" in host(record_program).one(AHEAD).inputs["stdin"]
+@pytest.mark.parametrize("name", [IMAGE, AHEAD])
+def test_its_image_is_pinned_or_that_of_the_settings_or_none(name: str, record_program: RecordProgram) -> None:
+    assert f"image={PYTHON.official}\n" in host(record_program).one(name).inputs["stdin"]
     other = host(record_program, images={"python": "mirror.example.com/python:3"})
-    assert "image=mirror.example.com/python:3\n" in other.one(AHEAD).inputs["stdin"]
+    assert "image=mirror.example.com/python:3\n" in other.one(name).inputs["stdin"]
     without = host(record_program, images={"python": "none"})
-    assert AHEAD not in {each.name for each in without.resources}
+    assert name not in {each.name for each in without.resources}
     assert without.one(PRESENT)
 
 
 def test_this_computer_has_the_engines_image_before_the_program_begins_and_needs_none(
     record_program: RecordProgram,
 ) -> None:
-    assert AHEAD not in {each.name for each in record_program("local").resources}
+    assert not {IMAGE, AHEAD} & {each.name for each in record_program("local").resources}
 
 
 def test_a_preview_of_a_machine_that_does_not_answer_shows_it(record_program: RecordProgram) -> None:
