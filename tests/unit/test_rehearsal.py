@@ -703,10 +703,14 @@ def test_down_without_an_up_is_no_error(tiny: Tiny) -> None:
 
 
 TWO_FAIL = """
+from pathlib import Path
 from pulumi_command import local
-local.Command("one", create="echo the cause of one >&2; exit 1")
-local.Command("other", create="echo the cause of the other >&2; exit 1")
+for name, other in (("one", "other"), ("other", "one")):
+    mine, its = Path(__file__).with_name(name), Path(__file__).with_name(other)
+    meet = f"touch {mine}; timeout 60 sh -c 'until [ -e {its} ]; do sleep 0.01; done'"
+    local.Command(name, create=f"{meet}; echo the cause of {name} >&2; exit 1")
 """
+"""Two steps that fail when both are at work."""
 
 
 def test_all_steps_that_fail_are_told_and_no_stack_trace_after_them(project: Path) -> None:
@@ -720,5 +724,5 @@ def test_all_steps_that_fail_are_told_and_no_stack_trace_after_them(project: Pat
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=run.PROJECT, capture_output=True, text=True, check=False)
     assert "the cause of one" in done.stdout
-    assert "the cause of the other" in done.stdout
+    assert "the cause of other" in done.stdout
     assert done.stderr == ""
