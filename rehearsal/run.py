@@ -112,24 +112,24 @@ def run_program(
         exports: pulumi.Output[dict[str, Any]] = pulumi.Output.all(**_exports())
         results.update(await exports.future() or {})
 
-    main: asyncio.AbstractEventLoop = _ensure_event_loop()  # type: ignore[no-untyped-call]
-    workers = _workers_whose_event_loops_are_closed(main)
+    steps = _steps_of_this_run()
     try:
         _sync_await(run_pulumi_func(program))
     except pulumi.RunError as error:
         raise RehearsalError(str(error)) from None
-    finally:
-        # Pulumi raises the first failure that it sees; other steps may be under way, and fail too.
-        workers.shutdown()
-        main.set_default_executor(ThreadPoolExecutor())  # for whoever uses this loop after us
+    except Exception:
+        steps.shutdown()  # what is at work beside the step that failed goes on to its end, and may fail too
+        raise
     return results
 
 
-def _workers_whose_event_loops_are_closed(main: asyncio.AbstractEventLoop) -> ThreadPoolExecutor:
-    """The threads for Pulumi's test monitor, which makes an event loop in each; all loops are closed at the exit.
+def _steps_of_this_run() -> ThreadPoolExecutor:
+    """The threads that resources are made in, now also those of this thread's event loop.
 
-    Left to the interpreter's very end, a loop loses its files first and complains with a stack trace.
+    When the interpreter ends, that loop is closed, and those that Pulumi's test monitor makes in each of the
+    threads: left alone, a loop loses its files first and complains with a stack trace.
     """
+    main: asyncio.AbstractEventLoop = _ensure_event_loop()  # type: ignore[no-untyped-call]
     loops = [main]
 
     def keep_loop_of_this_thread() -> None:
@@ -139,11 +139,11 @@ def _workers_whose_event_loops_are_closed(main: asyncio.AbstractEventLoop) -> Th
         for loop in loops:
             loop.close()
 
-    workers = ThreadPoolExecutor(initializer=keep_loop_of_this_thread)
-    main.set_default_executor(workers)
-    # Worker threads have ended before functions registered here are called.
+    steps = ThreadPoolExecutor(initializer=keep_loop_of_this_thread)
+    main.set_default_executor(steps)
+    # The threads have ended before functions registered here are called.
     atexit.register(close)
-    return workers
+    return steps
 
 
 def _exports() -> dict[str, Any]:

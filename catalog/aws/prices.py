@@ -21,9 +21,6 @@ GP3_FREE_THROUGHPUT = 125
 GP3_USD_PER_THROUGHPUT_MONTH = 0.04
 """Each MiB/s beyond them, in us-east-1; the same page and day."""
 
-SNAPSHOT_USD_PER_GIB_MONTH = 0.05
-"""Standard snapshots in us-east-1, for what was written alone; the same page and day."""
-
 PUBLIC_IPV4_USD_PER_HOUR = 0.005
 """In every region, used or not; AWS's announcement of 2023-07-28, in force since 2024-02-01."""
 
