@@ -112,24 +112,25 @@ def run_program(
         exports: pulumi.Output[dict[str, Any]] = pulumi.Output.all(**_exports())
         results.update(await exports.future() or {})
 
-    steps = _steps_of_this_run()
+    loop: asyncio.AbstractEventLoop = _ensure_event_loop()  # type: ignore[no-untyped-call]
+    steps = _steps_of(loop)
     try:
         _sync_await(run_pulumi_func(program))
     except pulumi.RunError as error:
         raise RehearsalError(str(error)) from None
     except Exception:
         steps.shutdown()  # what is at work beside the step that failed goes on to its end, and may fail too
+        loop.set_default_executor(ThreadPoolExecutor())  # for whoever uses it next
         raise
     return results
 
 
-def _steps_of_this_run() -> ThreadPoolExecutor:
-    """The threads that resources are made in, now also those of this thread's event loop.
+def _steps_of(main: asyncio.AbstractEventLoop) -> ThreadPoolExecutor:
+    """The threads that resources are made in; from now on those of this event loop.
 
     When the interpreter ends, that loop is closed, and those that Pulumi's test monitor makes in each of the
     threads: left alone, a loop loses its files first and complains with a stack trace.
     """
-    main: asyncio.AbstractEventLoop = _ensure_event_loop()  # type: ignore[no-untyped-call]
     loops = [main]
 
     def keep_loop_of_this_thread() -> None:
