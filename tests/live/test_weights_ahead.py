@@ -24,6 +24,8 @@ from components.weights_ahead import Plan, fetch_program, image_program
 from images.obtain import obtain
 from tests.live.hub import FILES, MODEL, Hub
 
+pytestmark = pytest.mark.beside
+
 NAME = "seatable-vllm-tests/weights-ahead"
 PACKAGES = "/usr/local/lib/python3.11/dist-packages"
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux2014_x86_64")
