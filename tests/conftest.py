@@ -82,7 +82,6 @@ MADE_BY_AWS: Mapping[str, Mapping[str, Any]] = {
         "availabilityZone": "eu-central-1a",
         "ipv6Addresses": ["2001:db8:1234:ab00::10"],
         "arn": "arn:aws:ec2:eu-central-1:123456789012:instance/i-0123456789abcdef0",
-        "spotInstanceRequestId": "sir-0123456789",
     },
     "aws:ebs/volume:Volume": {},
     "aws:ec2/volumeAttachment:VolumeAttachment": {},
@@ -303,10 +302,7 @@ class _Provider(mocks.Mocks):
         if kind == PASSWORD:
             return {"result": fake_key(name)}
         if kind == COMMAND:
-            return {
-                "stdout": "" if self._preview else self._printed(name, opened(inputs.get("stdin", ""))),
-                "stderr": "",
-            }
+            return {"stdout": "" if self._preview else self._printed(name, opened(inputs["stdin"])), "stderr": ""}
         if kind in (CONTAINER, NETWORK, PROVIDER):
             return {}
         if kind in MADE_BY_AWS:

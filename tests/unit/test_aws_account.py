@@ -27,7 +27,6 @@ import pytest
 import requests
 from botocore import loaders
 from moto.ec2.exceptions import EC2ClientError
-from moto.ec2.models.spot_requests import SpotRequestBackend
 from moto.ec2.responses.instances import InstanceResponse
 from moto.moto_api._internal.models import moto_api_backend
 from moto.server import ThreadedMotoServer
@@ -38,7 +37,6 @@ from moto.sts.responses import TokenResponse
 from pulumi.runtime import mocks, set_all_config, set_mocks
 
 from aws_account import preflight as program
-from aws_account import spot
 from aws_account.reader import read_account
 from aws_account.request import request_of
 from aws_account.session import AccountError, account_number, open_session
@@ -286,42 +284,6 @@ def test_a_private_zone_and_one_behind_it_in_the_list_are_not_the_stacks(aws: Aw
 
 
 # Rights
-
-
-def test_a_spot_request_is_ended_and_its_machine_left_alone(aws: Aws) -> None:
-    (image,) = aws.ec2.describe_images()["Images"]
-    launch = {"ImageId": image["ImageId"], "InstanceType": "g6.xlarge"}
-    asked = aws.ec2.request_spot_instances(SpotPrice="1", Type="persistent", LaunchSpecification=launch)
-    request = asked["SpotInstanceRequests"][0]["SpotInstanceRequestId"]
-    assert spot.main(REGION, request) == 0
-    assert aws.ec2.describe_spot_instance_requests()["SpotInstanceRequests"] == []
-    (group,) = aws.ec2.describe_instances()["Reservations"]
-    assert group["Instances"][0]["State"]["Name"] == "running"
-
-
-@pytest.mark.parametrize(
-    ("code", "way"),
-    [
-        ("InvalidSpotInstanceRequestID.NotFound", None),
-        ("UnauthorizedOperation", "allow ec2:CancelSpotInstanceRequests, or end it: aws ec2 cancel-spot"),
-        ("InternalError", "change: end it: aws ec2 cancel-spot-instance-requests --region eu-central-1"),
-    ],
-)
-@pytest.mark.usefixtures("aws")
-def test_only_a_spot_request_that_is_gone_lets_the_removal_go_on(
-    code: str, way: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def refuse(*_: object) -> None:
-        raise EC2ClientError(code, "no")
-
-    monkeypatch.setattr(SpotRequestBackend, "cancel_spot_instance_requests", refuse)
-    status, said = spot.main(REGION, "sir-0123456789"), capsys.readouterr().err
-    if way is None:
-        assert (status, said) == (0, "")
-        return
-    assert status == 1
-    assert said.startswith("phase: spot request\ncause: sir-0123456789 is not ended")
-    assert way in said
 
 
 def test_what_iam_does_not_allow_is_a_warning_that_names_the_action(

@@ -508,20 +508,6 @@ def test_an_instance_is_asked_for_in_the_market_of_the_settings(
     assert target.get("capacityReservationId") == reservation
 
 
-def test_a_spot_request_is_ended_before_its_machine_is_and_after_the_data_volume_has_left(
-    record: RecordAws, dev: Recorded
-) -> None:
-    recorded = record(machine={"market": "spot"})
-    ended = recorded.one("vm-instance-request")
-    assert "create" not in ended.inputs
-    assert ended.inputs["delete"] == ".venv/bin/python -m aws_account.spot eu-central-1 sir-0123456789"
-    assert ended.inputs["triggers"] == ["sir-0123456789"]
-    # What depends on a resource is removed before it.
-    assert VM in recorded.everything_before(ended)
-    assert ended.name in recorded.everything_before(recorded.one("vm-storage-attachment"))
-    assert {each.name for each in recorded.resources} - {each.name for each in dev.resources} == {ended.name}
-
-
 def test_with_session_manager_no_port_of_ssh_is_open_and_everything_goes_through_a_session(
     record: RecordAws, fake_command: FakeCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,6 @@ class GpuVm(pulumi.ComponentResource):
             {
                 "zone": network.zone,
                 "instance": self.instance,
-                "request": computer.request,
                 "gib": machine.data_disk.gib,
                 "snapshot": machine.data_disk.snapshot,
                 "keeping": self._keeping,
@@ -128,7 +127,7 @@ class GpuVm(pulumi.ComponentResource):
         return aws.Provider(
             name,
             region=self.offer.apply(lambda _: region),
-            profile=profile_here(),
+            profile=pulumi.Config("aws").get("profile"),
             default_tags=aws.ProviderDefaultTagsArgs(tags=dict(tags_of(self._args["stack"]))),
             max_retries=retries,
             opts=pulumi.ResourceOptions(parent=self),
@@ -163,8 +162,6 @@ class GpuVm(pulumi.ComponentResource):
             name,
             {
                 "stack": args["stack"],
-                "region": args["region"],
-                "profile_here": profile_here(),
                 "provider": self._account(f"{name}-aws", INSTANCE_RETRIES),
                 "ami": offer.apply(lambda known: known["ami"]),
                 "ami_is_free": machine.ami is None,
@@ -240,11 +237,6 @@ class GpuVm(pulumi.ComponentResource):
             ),
             "price_date": self.offer.apply(lambda known: known["price_date"]),
         }
-
-
-def profile_here() -> str | None:
-    """The profile of this computer's AWS files that the stack names, or None."""
-    return pulumi.Config("aws").get("profile")
 
 
 def egress_ports(settings: Settings) -> Sequence[int]:

@@ -1,21 +1,16 @@
 """The instance itself, and the key that it is made with."""
 
 import base64
-import shlex
 import textwrap
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 import pulumi
 import pulumi_aws as aws
-import pulumi_command as command
 
 from components.machine.aws.policy import Keeping
 
 TYPE = "seatable-vllm:index:AwsInstance"
-
-END_SPOT = ".venv/bin/python -m aws_account.spot"
-"""Run in the project's folder, with its own Python. Without the computer's own path: the state keeps it."""
 
 MAX_USER_DATA_BYTES = 16 * 1024
 """EC2's limit, before base64."""
@@ -26,10 +21,6 @@ class InstanceArgs(TypedDict):
 
     stack: str
     """The stack's name."""
-    region: str
-    """AWS region."""
-    profile_here: str | None
-    """The profile of this computer's AWS files that the stack names, or None."""
     provider: aws.Provider
     """A provider that gives up soon: with the usual one an instance that there is no capacity for is asked for
     again and again, for the better part of an hour, and `up` says nothing."""
@@ -72,8 +63,6 @@ class GpuInstance(pulumi.ComponentResource):
     """The instance."""
     ipv6: pulumi.Output[str] | None
     """Its IPv6 address, where it has one."""
-    request: pulumi.Resource | None = None
-    """Ends the spot request before the instance is removed; what is attached to the instance leaves it earlier."""
 
     def __init__(self, name: str, args: InstanceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
@@ -88,23 +77,10 @@ class GpuInstance(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
         self.instance = self._instance(f"{name}-vm", args, key_name, key)
-        if args["market"] == "spot":
-            self.request = self._request(f"{name}-request", args)
         chosen = args["ipv6_addresses"]
         addresses = self.instance.ipv6_addresses if chosen is None else pulumi.Output.from_input(chosen)
         self.ipv6 = addresses.apply(lambda known: known[0]) if args["ipv6"] else None
         self.register_outputs({"instance_id": self.instance.id})
-
-    def _request(self, name: str, args: InstanceArgs) -> command.local.Command:
-        """The provider leaves a persistent request alive, which then starts a machine that nobody knows of."""
-        told = [shlex.quote(each) for each in (args["profile_here"],) if each]
-        request = self.instance.spot_instance_request_id
-        return command.local.Command(
-            name,
-            delete=request.apply(lambda known: " ".join([END_SPOT, args["region"], known, *told])),
-            triggers=[request],
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
-        )
 
     def _instance(
         self, name: str, args: InstanceArgs, key_name: pulumi.Output[str], key: aws.ec2.KeyPair

@@ -21,8 +21,6 @@ class StorageArgs(TypedDict):
     instance would be replaced, and its data lost, when the instance is."""
     instance: aws.ec2.Instance
     """What it is attached to. It is made first, so that no volume is left in a zone that has no capacity."""
-    request: pulumi.Resource | None
-    """Whose removal may end the instance: the volume leaves that earlier. None: there is nothing like it."""
     gib: int
     """Its size."""
     snapshot: str | None
@@ -69,10 +67,6 @@ class Storage(pulumi.ComponentResource):
             volume_id=self.volume.id,
             stop_instance_before_detaching=True,
             # A volume is attached once: it leaves the old instance before the new one gets it.
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                delete_before_replace=True,
-                depends_on=[args["request"]] if args["request"] else None,
-            ),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
         self.register_outputs({"volume_id": self.volume.id})
