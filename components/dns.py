@@ -41,7 +41,7 @@ class Dns(pulumi.ComponentResource):
             "A": public.ipv4,
             **({"AAAA": public.ipv6} if public.ipv6 is not None else {}),
         }
-        zone = hosted_zone(domain, parent=self)
+        zone = hosted_zone(domain, parent=self, provider=public.provider)
         self.made = zone is not None
         lines = []
         for kind, address in addresses.items():

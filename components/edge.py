@@ -267,8 +267,8 @@ if "already in use" in log:
              "change: set seatable-vllm:ports.edge or ports.loopback to a free port, or end that program")
 if state() != ("running", 0):
     sys.stderr.write(log)
-print(f"phase: edge\\ncause: the edge at {{url}} does not answer with configuration {{generation}} ({{seen}})",
-      file=sys.stderr)
-sys.exit(1)
+sys.exit("phase: edge\\n"
+         f"cause: the edge at {{url}} does not answer with configuration {{generation}} ({{seen}})\\n"
+         f"change: see what its log says (docker logs {{container}}), then run up again")
 RELOAD
 """

@@ -1,7 +1,8 @@
 """One container image on the machine: there before a container asks for it, and before an old one is stopped."""
 
 import shlex
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict
 
 import pulumi
 
@@ -21,6 +22,8 @@ class ContainerImageArgs(TypedDict):
     """The pinned image and its stand-in."""
     override: str | None
     """Another reference from the stack's settings, or None. It is never replaced by a stand-in."""
+    after: NotRequired[Sequence[pulumi.Resource]]
+    """What is to be done first; nothing unless told."""
 
 
 class ContainerImage(pulumi.ComponentResource):
@@ -33,19 +36,30 @@ class ContainerImage(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ContainerImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
-        override = args["override"]
         machine = args["machine"]
-        program = pulumi.Output.from_input(args["source"]).apply(
-            lambda source: image_program(
-                override or source.official,
-                None if override else source.made,
+        program = references(args["source"], args["override"]).apply(
+            lambda names: image_program(
+                names[0],
+                names[1] if len(names) > 1 else None,
                 WAY_OUT if machine.images_are_made else WAY_OUT_ELSEWHERE,
             )
         )
-        ran = machine.run(f"{name}-present", {"program": program}, parent=self, depends_on=[machine.ready])
+        ran = machine.run(
+            f"{name}-present",
+            {"program": program},
+            parent=self,
+            depends_on=[machine.ready, *args.get("after", [])],
+        )
         self.reference = ran.last_line
         self.present = ran.resource
         self.register_outputs({"reference": self.reference})
+
+
+def references(source: pulumi.Input[ImageSource], override: str | None) -> pulumi.Output[list[str]]:
+    """The names of an image any of which will do, the one that would be pulled first."""
+    return pulumi.Output.from_input(source).apply(
+        lambda known: [override] if override else [known.official, *([known.made] if known.made else [])]
+    )
 
 
 WAY_OUT = "check the way out to the registry or seatable-vllm:images; scripts/up makes the pinned ones"

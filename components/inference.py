@@ -8,13 +8,14 @@ import pulumi
 import pulumi_docker as docker
 
 from catalog import vllm
-from catalog.images import VLLM_CPU, VLLM_GPU
+from catalog.images import PYTHON, VLLM_CPU, VLLM_GPU, ImageSource
 from checks import watchdog
 from components.gpu_proof import GpuProof, GpuProofArgs
 from components.image import ContainerImage
 from components.machine import Machine
 from components.parser_proof import ParserProof, can_be_proved
 from components.weights import Weights
+from components.weights_ahead import WeightsAhead
 from settings import Images, Model
 
 TYPE = "seatable-vllm:index:Inference"
@@ -57,12 +58,15 @@ class Inference(pulumi.ComponentResource):
         self.container_name = machine.container_name(ROLE)
         self.address = f"127.0.0.1:{args['port']}"
         self.key = pulumi.Output.secret(args["key"])
+        source = machine.device.apply(lambda device: VLLM_GPU if device == "gpu" else VLLM_CPU)
+        ahead = self._ahead(f"{name}-weights-ahead", source)
         image = ContainerImage(
             f"{name}-image",
             {
                 "machine": machine,
-                "source": machine.device.apply(lambda device: VLLM_GPU if device == "gpu" else VLLM_CPU),
+                "source": source,
                 "override": args["images"].vllm,
+                "after": [ahead.image_tried] if ahead else [],
             },
             pulumi.ResourceOptions(parent=self),
         )
@@ -74,6 +78,7 @@ class Inference(pulumi.ComponentResource):
                 "model": args["model"].name,
                 "revision": args["model"].revision,
                 "token": args["hugging_face_token"],
+                "ahead": ahead,
             },
             pulumi.ResourceOptions(parent=self),
         )
@@ -91,6 +96,28 @@ class Inference(pulumi.ComponentResource):
             proof.append(GpuProof(f"{name}-gpus", parts, pulumi.ResourceOptions(parent=self)).proved)
         self.container = self._container(name, image, [image.present, weights.present, *proof])
         self.register_outputs({"container": self.container.name})
+
+    def _ahead(self, name: str, source: pulumi.Output[ImageSource]) -> WeightsAhead | None:
+        """What fetches weights while the engine's image is pulled, or None where nothing is to.
+
+        On this computer scripts/up sees to the engine's image before the program begins: nothing to be ahead of.
+        """
+        args, machine = self._args, self._args["machine"]
+        if machine.images_are_made or args["images"].python == "none":
+            return None
+        return WeightsAhead(
+            name,
+            {
+                "machine": machine,
+                "image": args["images"].python or PYTHON.official,
+                "engine": source,
+                "engine_override": args["images"].vllm,
+                "model": args["model"].name,
+                "revision": args["model"].revision,
+                "token": args["hugging_face_token"],
+            },
+            pulumi.ResourceOptions(parent=self),
+        )
 
     def _container(self, name: str, image: ContainerImage, depends_on: list[pulumi.Resource]) -> docker.Container:
         machine = self._args["machine"]
@@ -136,7 +163,7 @@ class Inference(pulumi.ComponentResource):
                 tests=["CMD", "python3", vllm.WATCHDOG_FILE],
                 interval=f"{watchdog.INTERVAL_SECONDS}s",
                 timeout=f"{watchdog.COMPLETION_SECONDS + watchdog.COUNTER_SECONDS + 10}s",
-                start_period="20m0s",
+                start_period=f"{vllm.START_PERIOD_SECONDS // 60}m0s",  # as Docker says it again
                 retries=watchdog.MISSES_UNTIL_KILL,
             ),
             labels=machine.labels(config=digest, port=str(self._args["port"])),

@@ -2,5 +2,5 @@
 
 Pulumi's own test monitor (`pulumi.runtime.set_mocks`) stands where the engine would be, with one difference:
 what the program asks for is really made. It is not `pulumi up`: no preview, no encryption of secrets, and only
-the resource types that a `local` stack uses.
+the resource types that stacks of the kinds `local` and `host` use.
 """

@@ -16,8 +16,8 @@ from rehearsal.state import Made, State
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 """Key under which Pulumi's wire format marks a value as secret, asset or other; the value is beside it."""
 
-
-_LOCAL_RUN = "command:local:run"
+LOCAL_RUN = "command:local:run"
+"""The only function that a program which can be rehearsed calls."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Rehearsing(Mocks):
 
     def call(self, args: MockCallArgs) -> Any:
         """Answers the one function that a program which can be rehearsed may call: a local command."""
-        if args.token != _LOCAL_RUN:
+        if args.token != LOCAL_RUN:
             raise RehearsalError(f"a rehearsal cannot answer {args.token}")
         inputs = plain(args.args)
         try:

@@ -20,13 +20,12 @@ from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.rpc import UNKNOWN
 
 from catalog.aws.preflight import offer_unasked
+from rehearsal.monitor import LOCAL_RUN
 from rehearsal.run import PROJECT, run_program, stack_config
 from settings import NAMESPACE
 
 ACCOUNT, REACHED, WEIGHTS_LOST = "account-asked", "machine-reached", "weights-lost"
 """The questions that the program has names for; others go by their function and arguments."""
-
-_LOCAL_RUN = "command:local:run"
 
 _STAND_IN = "stand-in"
 
@@ -120,7 +119,7 @@ class _StandIns(Mocks):
     """Answers as the providers would, out of thin air."""
 
     def call(self, args: MockCallArgs) -> Any:
-        if args.token != _LOCAL_RUN:
+        if args.token != LOCAL_RUN:
             return {**args.args, "id": _STAND_IN, "zoneId": _STAND_IN, "vpcId": _STAND_IN, "availabilityZone": "a"}
         asked = _name_of(args.token, args.args)
         printed = json.dumps(offer_unasked(json.loads(args.args["stdin"]))) if asked == ACCOUNT else _FACTS
@@ -183,7 +182,7 @@ def _watched(stack: str, config: dict[str, str], project: Path, *, unanswered: s
 
 def _name_of(function: str, arguments: Mapping[str, Any]) -> str:
     """What a question is called; the same in every run."""
-    if function == _LOCAL_RUN:
+    if function == LOCAL_RUN:
         program = str(arguments.get("stdin"))
         if "aws_account.preflight" in arguments["command"]:
             return ACCOUNT

@@ -112,18 +112,22 @@ def run_program(
         exports: pulumi.Output[dict[str, Any]] = pulumi.Output.all(**_exports())
         results.update(await exports.future() or {})
 
-    _close_event_loops_at_exit()
+    steps = _steps_of_this_run()
     try:
         _sync_await(run_pulumi_func(program))
     except pulumi.RunError as error:
         raise RehearsalError(str(error)) from None
+    except Exception:
+        steps.shutdown()  # what is at work beside the step that failed goes on to its end, and may fail too
+        raise
     return results
 
 
-def _close_event_loops_at_exit() -> None:
-    """Closes this thread's event loop and those that Pulumi's test monitor makes in each of its worker threads.
+def _steps_of_this_run() -> ThreadPoolExecutor:
+    """The threads that resources are made in, now also those of this thread's event loop.
 
-    Left to the interpreter's very end, a loop loses its files first and complains with a stack trace.
+    When the interpreter ends, that loop is closed, and those that Pulumi's test monitor makes in each of the
+    threads: left alone, a loop loses its files first and complains with a stack trace.
     """
     main: asyncio.AbstractEventLoop = _ensure_event_loop()  # type: ignore[no-untyped-call]
     loops = [main]
@@ -135,9 +139,11 @@ def _close_event_loops_at_exit() -> None:
         for loop in loops:
             loop.close()
 
-    main.set_default_executor(ThreadPoolExecutor(initializer=keep_loop_of_this_thread))
-    # Worker threads have ended before functions registered here are called.
+    steps = ThreadPoolExecutor(initializer=keep_loop_of_this_thread)
+    main.set_default_executor(steps)
+    # The threads have ended before functions registered here are called.
     atexit.register(close)
+    return steps
 
 
 def _exports() -> dict[str, Any]:

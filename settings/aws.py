@@ -22,6 +22,9 @@ from settings.words import (
 LARGEST_EBS_GIB = 65536
 """GiB; the largest gp3 volume (EC2's CreateVolume)."""
 
+Throughput = Annotated[int, Field(ge=125, le=750)]
+"""MiB/s of a gp3 volume: 125 are in its price, and the 3000 IOPS that it comes with carry 750 (EBS user guide)."""
+
 InstanceType = Annotated[
     str, text_like(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "is no instance type; write one such as g6.xlarge")
 ]
@@ -61,6 +64,8 @@ class DataDisk(Tree):
     """The volume that holds weights, caches and certificates; it outlives the instance."""
 
     gib: Annotated[int, Field(ge=8, le=LARGEST_EBS_GIB)] = 200
+    throughput: Throughput = 125
+    """How fast weights are read at each start of the engine; more than the instance's own limit is money lost."""
     at_end: Literal["delete", "snapshot", "retain"] = "delete"
     """What `scripts/down` does with it."""
     snapshot: SnapshotId | None = None
@@ -110,6 +115,8 @@ class AwsMachine(Tree):
     ipv6: bool = False
     """Whether the machine also gets an IPv6 address, and its name an AAAA record."""
     root_disk_gib: Annotated[int, Field(ge=30, le=LARGEST_EBS_GIB)] = 150
+    root_disk_throughput: Throughput = 125
+    """How fast the engine's image is unpacked, once on each new machine."""
     data_disk: DataDisk = DataDisk()
     market: Literal["on-demand", "spot", "capacity-block"] = "on-demand"
     reservation: ReservationId | None = None

@@ -19,6 +19,10 @@ SECRETS = frozenset({"hugging_face_token", "aws_access_key_id", "aws_secret_acce
 """Keys of the namespace that hold a secret; they are read as Pulumi secrets, never by `parse`."""
 
 
+LONGEST_SHOWN = 120
+"""Characters of a value that an error text repeats."""
+
+
 class SettingsError(Exception):
     """A stack's configuration cannot be used. The text lists every problem with its key and the way out."""
 
@@ -54,7 +58,7 @@ def _half_a_pair(values: Mapping[str, object]) -> Iterable[str]:
         if name in values and other not in values:
             yield (
                 f"{NAMESPACE}:{other}: missing, and {name} is useless without it; "
-                f"pulumi config set --secret {NAMESPACE}:{other}"
+                f"scripts/secret {other} --stack STACK"
             )
 
 
@@ -135,23 +139,52 @@ def _explain(detail: Any) -> Iterable[str]:
     """One line per problem of a pydantic error: full key, value where it is safe to show, way out."""
     path = [part for part in _place(detail) if part != "[key]"]
     key = f"{NAMESPACE}:" + ".".join(path)
-    if detail["type"] == "value_error":
-        reason = str(detail["ctx"]["error"])
-        if isinstance(detail["ctx"]["error"], RulesError):
-            return [f"{key}.{line}" if path else f"{key}{line}" for line in reason.splitlines()]
-        return [f"{key}: {_shown(detail, path)} {reason}"]
-    if detail["type"] == "missing" and path[:1] == ["machine"]:
-        return [f"{key}: missing; {_FORMS[path[-1]]}"]
-    if detail["type"] == "extra_forbidden":
-        return [f"{key}: there is no such setting; see the settings table in the README"]
-    if path[:2] == ["machine", "kind"]:
-        return [
-            f"{key}: {_shown(detail, path)} is not a kind of machine that this version has; use local, host or aws"
-        ]
-    return [f"{key}: {_shown(detail, path)}: {detail['msg'][0].lower()}{detail['msg'][1:]}"]
+    error = detail.get("ctx", {}).get("error")
+    if isinstance(error, RulesError):
+        return [f"{key}.{line}" if path else f"{key}{line}" for line in str(error).splitlines()]
+    return [f"{key}: {_reason(detail, path)}"]
 
+
+def _reason(detail: Any, path: list[str]) -> str:
+    """What is wrong with one value, and the way out."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "missing":
+        return f"missing; {_FORMS[path[-1]]}"
+    if kind == "extra_forbidden":
+        return "there is no such setting; see the settings table in the README"
+    shown = _shown(detail, path)
+    if kind == "value_error":
+        return f"{shown} {context['error']}"
+    if path[:2] == ["machine", "kind"]:
+        return f"{shown} is not a kind of machine that this version has; use local, host or aws"
+    way_out = _WAYS_OUT[kind].format(**context) if kind in _WAYS_OUT else detail["msg"]
+    return f"{shown}: {way_out}"
+
+
+_MAP = "write a map, such as {{name: value}}"
+_INTEGER = "write an integer, without quotes"
+
+_WAYS_OUT: Mapping[str, str] = {
+    "dict_type": _MAP,
+    "model_type": _MAP,
+    "list_type": "write a list, such as [one, another]",
+    "string_type": 'write text; digits alone want quotes, such as "1234"',
+    "int_type": _INTEGER,
+    "int_from_float": _INTEGER,
+    "bool_type": "write true or false",
+    "literal_error": "use {expected}",
+    "greater_than_equal": "write {ge} or more",
+    "less_than_equal": "write {le} or less",
+    "too_short": "name at least {min_length}",
+    "too_long": "name at most {max_length}",
+}
+"""What is said in place of pydantic's words, which are for programmers. By the type of its error."""
 
 _FORMS = {
+    "kind": "write seatable, openai, picoclaw or archi",
+    "cidrs": 'name the networks that it sends from, such as ["198.51.100.10/32"]',
+    "host": "write the name that clients use, such as llm.example.com",
+    "tls": "write private-ca, files, acme-dns or acme-http",
     "ssh": SSH_FORM,
     "instance_types": "name them in order of preference, such as [g6.xlarge, g5.xlarge]",
     "instance_type": "write the instance type, or remove machine.placed",
@@ -159,14 +192,17 @@ _FORMS = {
     "usd_per_month": "write the limit in US dollars",
     "mail": "write the address that is told of it",
 }
-"""What is said of a setting of a machine that cannot be left out."""
+"""What is said of a setting that cannot be left out."""
 
 
 def _shown(detail: Any, path: list[str]) -> str:
-    """The offending value for an error text; what may hold a secret, or is long, is named by its type."""
+    """The offending value for an error text; what may hold a secret is named by its type, what is long is cut."""
     value = detail["input"]
-    if detail["type"] == "missing":
-        return "missing"
-    if isinstance(value, dict | list) or path[:2] == ["model", "extra_args"]:
+    if value is None:
+        return "an empty value"
+    if isinstance(value, dict | list):
+        return f"{'a' if value else 'an empty'} {'map' if isinstance(value, dict) else 'list'}"
+    if not isinstance(value, str | int | float) or path[:2] == ["model", "extra_args"]:
         return f"a value of type {type(value).__name__}"
-    return repr(value)
+    shown = repr(value)
+    return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."

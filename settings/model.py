@@ -42,14 +42,14 @@ OPTIONS_WE_OWN = {
 def _tool_parser(value: object) -> str:
     if not isinstance(value, str) or value not in {*TOOL_PARSERS, "none"}:
         near = difflib.get_close_matches(str(value), TOOL_PARSERS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(TOOL_PARSERS))}"
-        raise ValueError(f"is no tool parser of vLLM 0.32; {hint} none switches tools off")
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(TOOL_PARSERS))}."
+        raise ValueError(f"is no tool parser of vLLM {VLLM_VERSION}; {hint} Write none to switch tools off")
     return value
 
 
 def _option_value(value: object) -> object:
     if not isinstance(value, bool | int | float | str | list | dict):
-        raise ValueError("give text, a number, true or false, a list or a map")
+        raise ValueError("is no value of an option; give text, a number, true or false, a list or a map")
     return value
 
 
@@ -60,6 +60,13 @@ ModelName = Annotated[
         f"is no model id; write OWNER/NAME as on the Hugging Face hub, such as {SMOLLM2}",
     ),
 ]
+Revision = Annotated[
+    str,
+    text_like(
+        r"[A-Za-z0-9][A-Za-z0-9._/-]*",
+        "is no revision; write a commit of the model's repository, in quotes where it is digits alone",
+    ),
+]
 OptionValue = Annotated[Any, BeforeValidator(_option_value)]
 
 
@@ -68,7 +75,8 @@ class Model(Tree):
 
     name: ModelName = SMOLLM2
     """The model's id on the Hugging Face hub; clients send exactly this id."""
-    revision: str | None = None
+    revision: Revision | None = None
+    """A commit, branch or tag of the model's repository on the hub; None: its main branch."""
     max_model_len: Annotated[int, Field(ge=256)] | None = None
     """Tokens of prompt and answer together; None: the model's own limit, at most 65536."""
     tool_parser: Annotated[str, BeforeValidator(_tool_parser)] | None = None

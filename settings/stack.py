@@ -54,6 +54,8 @@ class Images(Tree):
     vllm: ImageReference | None = None
     haproxy: ImageReference | None = None
     lego: ImageReference | None = None
+    python: ImageReference | None = None
+    """Fetches weights while vLLM's image is pulled; "none": they wait for that."""
 
 
 KeyGenerations = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2)]

@@ -51,7 +51,7 @@ def narrow_network(value: object) -> object:
     try:
         network = ipaddress.ip_network(str(value))
     except ValueError:
-        return value  # said better by `network`
+        return value  # `_network` says it better
     if network.prefixlen < NARROW_NETWORK[network.version]:
         raise ValueError(
             f"is wide for a login; name the addresses of your administrators, /{NARROW_NETWORK[network.version]} "
@@ -72,8 +72,9 @@ def text_like(pattern: str, otherwise: str) -> BeforeValidator:
 
 
 def written(value: object) -> object:
+    """A setting that may be left out, and not be left empty: nothing in its place is taken for a slip."""
     if value is None:
-        raise ValueError("is empty; write {host: NAME, tls: SOURCE}, or remove it")
+        raise ValueError("is no domain; write {host: NAME, tls: SOURCE}, or remove it")
     return value
 
 
@@ -99,9 +100,7 @@ class SshTarget:
         found = _SSH_TARGET.fullmatch(text)
         port = int((found and found["port"]) or 22)
         if found is None or not 0 < port < 65536:
-            raise ValueError(
-                "is no SSH address; write USER@HOST or USER@HOST:PORT, such as ubuntu@gpu1.example.com"
-            )
+            raise ValueError(f"is no SSH address; {SSH_FORM}")
         return cls(found["user"], found["v6"] or found["host"], port)
 
     def __str__(self) -> str:
@@ -145,7 +144,10 @@ ZoneName = Annotated[str, text_like(_NAME, "is no zone; write it without a dot a
 ZoneId = Annotated[str, text_like(r"[A-Z0-9]{1,32}", "is no id of a hosted zone; it looks like Z0123456789ABC")]
 EmailAddress = Annotated[
     str,
-    text_like(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", "is no e-mail address"),
+    text_like(
+        r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+",
+        "is no e-mail address; write one such as ops@example.com",
+    ),
 ]
 HttpsUrl = Annotated[
     str,
@@ -154,9 +156,13 @@ HttpsUrl = Annotated[
         "is no https:// address of an ACME directory, such as https://ca.example.com/acme/directory",
     ),
 ]
-FilePath = Annotated[str, text_like(r"[^\x00\n]+", "is no path of a file")]
+FilePath = Annotated[str, text_like(r"[^\x00\n]+", "is no path of a file; write one such as /etc/ssl/llm.pem")]
 PemOrPath = Annotated[
-    str, text_like(r"[^\x00\n]+|\s*-----BEGIN CERTIFICATE-----[^\x00]+", "is no path of a file, and no PEM text")
+    str,
+    text_like(
+        r"[^\x00\n]+|\s*-----BEGIN CERTIFICATE-----[^\x00]+",
+        "is no path of a file, and no PEM text; give one of them",
+    ),
 ]
 ClientName = Annotated[
     str, text_like(r"[a-z][a-z0-9-]{0,30}", "is no client name; use a-z, 0-9 and -, at most 31 characters")
@@ -167,5 +173,9 @@ ImageReference = Annotated[
 ]
 DataDir = Annotated[
     str,
-    text_like(r"/[^:]*[^:/]", "is no absolute folder without a colon (Docker splits mounts at colons)"),
+    text_like(
+        r"(?!.*/\.\.?(/|$))/[^:\x00-\x1f]*[^:/\x00-\x1f]",
+        "is no absolute folder without a colon (Docker splits mounts at colons); write one such as "
+        "/srv/seatable-vllm, without . or .. in it",
+    ),
 ]

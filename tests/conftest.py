@@ -192,6 +192,8 @@ class Recorded:
     component_outputs: Mapping[str, Mapping[str, Any]]
     outputs: Mapping[str, StackOutput]
     error: BaseException | None = None
+    asked: tuple[tuple[str, str], ...] = ()
+    """Function and provider of every invoke; the provider is empty where it is Pulumi's default one."""
 
     def one(self, name: str) -> Registered:
         """The one resource of this name."""
@@ -284,7 +286,7 @@ class _Provider(mocks.Mocks):
             return dict(FOUND_AT_AWS[args.token])
         # Looks: the account, which machine it is, whether its weights were lost; all else must come of resources.
         assert args.token == "command:local:run", f"the program calls {args.token}"
-        if args.args["command"].endswith("-m aws_account.preflight"):
+        if "-m aws_account.preflight" in args.args["command"]:
             return {"stdout": json.dumps(offer(json.loads(args.args["stdin"]))), "stderr": ""}
         looks_for_weights = "/models/.lost/" in str(args.args["stdin"])
         return {"stdout": "0" if looks_for_weights else json.dumps(SEEN_MACHINE), "stderr": ""}
@@ -329,6 +331,7 @@ class RecordingMonitor(mocks.MockMonitor):
         super().__init__(provider)
         self.registered: list[Registered] = []
         self.component_outputs: dict[str, Mapping[str, Any]] = {}
+        self.asked: list[tuple[str, str]] = []
         self._recording = threading.Lock()
 
     def RegisterResource(self, request: resource_pb2.RegisterResourceRequest) -> Any:  # noqa: N802 - Pulumi's name
@@ -338,6 +341,11 @@ class RecordingMonitor(mocks.MockMonitor):
             with self._recording:
                 self.registered.append(Registered(urn, request.type, request.name, wire, request))
         return super().RegisterResource(request)  # type: ignore[no-untyped-call]
+
+    def Invoke(self, request: resource_pb2.ResourceInvokeRequest) -> Any:  # noqa: N802 - Pulumi's name
+        with self._recording:
+            self.asked.append((request.tok, request.provider))
+        return super().Invoke(request)  # type: ignore[no-untyped-call]
 
     def RegisterResourceOutputs(self, request: Any) -> Any:  # noqa: N802 - Pulumi's name
         with self._recording:
@@ -373,7 +381,7 @@ def _run(
         program()
     except BaseException as raised:  # noqa: BLE001 - handed to the test
         error = raised
-    return Recorded(tuple(monitor.registered), monitor.component_outputs, outputs, error)
+    return Recorded(tuple(monitor.registered), monitor.component_outputs, outputs, error, tuple(monitor.asked))
 
 
 @functools.cache

@@ -54,8 +54,12 @@ class Wanted(TypedDict):
     """Who reaches port 22."""
     root_disk_gib: int
     """GiB of the first disk."""
+    root_disk_throughput: int
+    """MiB/s of the first disk."""
     data_disk_gib: int
     """GiB of the data disk."""
+    data_disk_throughput: int
+    """MiB/s of the data disk."""
     snapshot: str | None
     """What the data disk begins with."""
     market: Literal["on-demand", "spot", "capacity-block"]

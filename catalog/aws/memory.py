@@ -6,7 +6,13 @@ from catalog.aws.account import WantedModel
 from catalog.aws.instance_types import InstanceType
 from catalog.gpus import gpu
 from catalog.models import KNOWN_MODELS
-from catalog.sizing import Serving, fits
+from catalog.sizing import Gpu, Serving, fits
+
+
+def gpu_of(kind: InstanceType) -> Gpu:
+    """One of the type's GPUs. Those of the P families with several are linked by NVLink; no G type's are."""
+    linked = kind.family.startswith("p") and kind.gpus > 1
+    return gpu(kind.gpu, kind.mib_per_gpu, float(kind.compute_capability), nvlink=linked)
 
 
 def gpus_used(model: WantedModel) -> int:
@@ -20,11 +26,8 @@ def memory_problem(model: WantedModel, kind: InstanceType) -> tuple[str, str] | 
     known, used = KNOWN_MODELS.get(model["name"]), gpus_used(model)
     if known is None:
         return None
-    nvlink = kind.family.startswith("p") and kind.gpus > 1  # no G type has it
-    card = gpu(kind.gpu, kind.mib_per_gpu, float(kind.compute_capability), nvlink=nvlink)
-    found = fits(
-        known.shape, card, used, model["context_tokens"], serving=Serving.from_options(model["extra_args"])
-    )
+    serving = Serving.from_options(model["extra_args"])
+    found = fits(known.shape, gpu_of(kind), used, model["context_tokens"], serving=serving)
     if found.fits:
         return None
     levers = "; or ".join(lever.text for lever in found.levers[:3])

@@ -13,7 +13,7 @@ from typing import TypedDict
 from catalog.aws.account import Account, Shape, Unanswered, Wanted, items
 from catalog.aws.images import login, root_gib
 from catalog.aws.instance_types import instance_types
-from catalog.aws.prices import answered_price, price, price_lines
+from catalog.aws.prices import Gp3, answered_price, price, price_lines
 from catalog.aws.rules.disks import DISK_RULES
 from catalog.aws.rules.finding import Findings, Problem, Rule
 from catalog.aws.rules.instance import INSTANCE_RULES
@@ -108,8 +108,11 @@ def offer_unasked(wanted: Wanted) -> Offer:
 def _offered(wanted: Wanted, account: Account, warnings: list[str]) -> Judgement:
     kind, zone, image = wanted["instance_type"], chosen_zone(wanted, account), _image(account)
     prices = account.prices if account.prices and not isinstance(account.prices, Unanswered) else ()
-    data_gib = wanted["data_disk_gib"]
-    costs = price(kind, wanted["region"], wanted["root_disk_gib"], data_gib, answered_price(prices))
+    disks = [
+        Gp3(wanted["root_disk_gib"], wanted["root_disk_throughput"]),
+        Gp3(wanted["data_disk_gib"], wanted["data_disk_throughput"]),
+    ]
+    costs = price(kind, wanted["region"], disks, answered_price(prices))
     row = instance_types().get(kind)
     offer = Offer(
         account=account.id,

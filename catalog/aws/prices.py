@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from catalog.aws.instance_types import instance_types, price_date, price_region
 
@@ -15,11 +15,27 @@ HOURS_PER_MONTH = 730
 GP3_USD_PER_GIB_MONTH = 0.08
 """gp3 storage in us-east-1 with 3000 IOPS and 125 MiB/s; aws.amazon.com/ebs/pricing as read on 2026-09-29."""
 
-SNAPSHOT_USD_PER_GIB_MONTH = 0.05
-"""Standard snapshots in us-east-1, for what was written alone; the same page and day."""
+GP3_FREE_THROUGHPUT = 125
+"""MiB/s that the price of a gp3 volume includes; the same page and day."""
+
+GP3_USD_PER_THROUGHPUT_MONTH = 0.04
+"""Each MiB/s beyond them, in us-east-1; the same page and day."""
 
 PUBLIC_IPV4_USD_PER_HOUR = 0.005
 """In every region, used or not; AWS's announcement of 2023-07-28, in force since 2024-02-01."""
+
+
+class Gp3(NamedTuple):
+    """A gp3 volume: its size in GiB, and its throughput in MiB/s."""
+
+    gib: int
+    throughput: int = GP3_FREE_THROUGHPUT
+
+    @property
+    def usd_per_month(self) -> float:
+        """By the prices of us-east-1."""
+        more = self.throughput - GP3_FREE_THROUGHPUT
+        return self.gib * GP3_USD_PER_GIB_MONTH + more * GP3_USD_PER_THROUGHPUT_MONTH
 
 
 @dataclass(frozen=True)
@@ -46,9 +62,9 @@ class Price:
         return self.disks_and_address
 
 
-def disks_and_address(root_gib: int, data_gib: int) -> float:
-    """USD a month for both disks (gp3, GiB) and one public IPv4 address, by the prices of us-east-1."""
-    return (root_gib + data_gib) * GP3_USD_PER_GIB_MONTH + PUBLIC_IPV4_USD_PER_HOUR * HOURS_PER_MONTH
+def disks_and_address(disks: Iterable[Gp3]) -> float:
+    """USD a month for all disks and one public IPv4 address, by the prices of us-east-1."""
+    return sum(disk.usd_per_month for disk in disks) + PUBLIC_IPV4_USD_PER_HOUR * HOURS_PER_MONTH
 
 
 def list_price(instance_type: str) -> float | None:
@@ -73,11 +89,9 @@ def answered_price(price_list: Iterable[str | Mapping[str, Any]]) -> tuple[float
     return next(iter(found)) if len(found) == 1 else None
 
 
-def price(
-    instance_type: str, region: str, root_gib: int, data_gib: int, answered: tuple[float, str] | None
-) -> Price:
+def price(instance_type: str, region: str, disks: Iterable[Gp3], answered: tuple[float, str] | None) -> Price:
     """The price of a machine in a region. answered: what the Pricing API said of that region, if it did."""
-    beside = disks_and_address(root_gib, data_gib)
+    beside = disks_and_address(disks)
     if answered:
         return Price(answered[0], region, answered[1], beside)
     return Price(list_price(instance_type), price_region(), price_date(), beside)

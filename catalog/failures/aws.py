@@ -88,6 +88,13 @@ AWS: tuple[Failure, ...] = (
         "set seatable-vllm:machine.subnet to a public subnet that is there, or ask AWS for more: quota L-F678F1CE",
     ),
     Failure(
+        "aws-disks",
+        _CODE % "VolumeLimitExceeded|MaxIOPSLimitExceeded",
+        "the account has as much disk space, or as many I/O operations, as it may have in the region",
+        "lower seatable-vllm:machine.data_disk.gib or seatable-vllm:machine.root_disk_gib, or ask AWS for more "
+        "gp3 storage: quota L-7A658B76",
+    ),
+    Failure(
         "aws-image",
         _CODE % r"InvalidAMIID\S*|ParameterNotFound" + r"|Deep Learning Base AMI is not found",
         "the region does not have the machine's image",

@@ -9,7 +9,7 @@ HUB: tuple[Failure, ...] = (
         "hub-rate-limit",
         r"429 Too Many Requests for url|429 Client Error|seatable-vllm: hub rate limit",
         "the Hugging Face hub has had too many requests from this address",
-        "wait, or set a token: pulumi config set --secret seatable-vllm:hugging_face_token",
+        "wait, or set a token: scripts/secret hugging_face_token --stack STACK",
         passing=True,
     ),
     Failure(
@@ -17,7 +17,7 @@ HUB: tuple[Failure, ...] = (
         r"Invalid credentials in Authorization header|Invalid user token|seatable-vllm: hub token refused"
         r"|Client error '401 Unauthorized' for url",
         "the Hugging Face hub does not know the token: a typing error, or it was revoked",
-        "make a new one, then: pulumi config set --secret seatable-vllm:hugging_face_token",
+        "make a new one, then: scripts/secret hugging_face_token --stack STACK",
     ),
     Failure(
         "revision-unknown",
@@ -36,7 +36,7 @@ HUB: tuple[Failure, ...] = (
         r"GatedRepoError|Access to model \S+ is restricted|401 Client Error|403 Client Error"
         r"|403 Forbidden: Please enable access",
         "the model is gated, or the token may not read it",
-        "accept its licence on the hub, then: pulumi config set --secret seatable-vllm:hugging_face_token",
+        "accept its licence on the hub, then: scripts/secret hugging_face_token --stack STACK",
     ),
     Failure(
         "model-unreachable",

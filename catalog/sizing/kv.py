@@ -6,14 +6,11 @@ are speculative drafts, decode context parallelism, encoder-decoders and sparse-
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Literal
 
 from catalog.sizing.shape import Attention, Latent, Layer, ModelShape, State
-
-Device = Literal["cpu", "gpu"]
+from catalog.vllm import Device
 
 DEFAULT_BLOCK = {"gpu": 16, "cpu": 128}
 """Tokens per block where `--block-size` does not say."""
@@ -242,8 +239,3 @@ def _grown(spec: _Spec, page: int) -> _Spec:
     if spec.kind != "state" and page % spec.page == 0:
         return replace(spec, block=spec.block * (page // spec.page), page=page)
     return replace(spec, page=page)
-
-
-def layers_of(model: ModelShape, kind: type[Attention] | type[Latent] | type[State]) -> Sequence[Layer]:
-    """The layers of one kind."""
-    return [layer for layer in model.layers if isinstance(layer, kind)]

@@ -145,12 +145,15 @@ def refuse_docker_variables(environment: Mapping[str, str] = os.environ, kind: s
         )
 
 
-def require_ssh(key: str | None) -> None:
-    """SettingsError where this computer has no `ssh`, or the key file (as the settings have it) cannot be used."""
+def require_ssh(key: str | None, otherwise: str = "leave the setting out to use the agent") -> None:
+    """SettingsError where this computer has no `ssh`, or the key file (as the settings have it) cannot be used.
+
+    otherwise: what else can be done about a key file that is not there.
+    """
     if shutil.which("ssh") is None:
         raise SettingsError("ssh is not on this computer's PATH; install OpenSSH's client (openssh-client)")
     if key:
-        _require_usable(Path(key).expanduser())
+        _require_usable(Path(key).expanduser(), otherwise)
 
 
 def prepare(machine: HostMachine, ssh: Ssh, project: Path) -> None:
@@ -166,15 +169,14 @@ def prepare(machine: HostMachine, ssh: Ssh, project: Path) -> None:
             known_hosts.write_text("".join([line, *of_the_jump_host]))
 
 
-def _require_usable(key: Path) -> None:
+def _require_usable(key: Path, otherwise: str) -> None:
     setting = "seatable-vllm:machine.ssh_key"
     try:
         mode = key.stat().st_mode
         key.read_bytes()
     except OSError as error:
         raise SettingsError(
-            f"{setting}: {key} cannot be read ({error.strerror}); give the path of a private key, or leave the "
-            "setting out to use the agent"
+            f"{setting}: {key} cannot be read ({error.strerror}); give the path of a private key, or {otherwise}"
         ) from None
     if mode & KEY_MODE_MASK:
         raise SettingsError(f"{setting}: {key} can be read by others, and ssh refuses that; chmod 600 {key}")

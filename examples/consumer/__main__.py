@@ -23,7 +23,8 @@ env_file = local.Command(
     "env-file",
     # The text comes on standard input, as it holds the key: every user of the computer sees arguments. The file
     # takes the old one's place at once, so that nobody reads half of it.
-    create='umask 077 && cat > "$ENV_FILE.part" && mv "$ENV_FILE.part" "$ENV_FILE" && sh -c "$RESTART"',
+    create='umask 077 && part="$ENV_FILE.part" && rm -f "$part" && cat > "$part" && mv "$part" "$ENV_FILE" '
+    '&& sh -c "$RESTART"',
     delete='rm -f "$ENV_FILE"',
     environment={"ENV_FILE": config.require("env_file"), "RESTART": config.get("restart") or ":"},
     # `clients` is a secret of that stack, and so is all that is made of it here.

@@ -16,7 +16,7 @@ from scripts.commands.deployed import engine_of
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine
-from scripts.commands.errors import failure
+from scripts.commands.errors import CommandError, failure
 from scripts.commands.places import DOCKER_SECONDS, FOLDERS, Host, MachineAway, host_of, purge_program
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, stack_settings
@@ -25,7 +25,6 @@ from settings import AwsMachine
 
 HOLDS_KEYS = ("vllm", "edge")
 """Folders of the data directory that are of no use without the stack."""
-
 
 GONE_SECONDS = 30
 """How long a machine may stay silent before it is taken for gone."""
@@ -66,8 +65,7 @@ def _down_here(stack: str, data: Path, purge: bool, terminal: Terminal) -> int:
         shutil.rmtree(data / folder, ignore_errors=True)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if purge:
-        if data.exists() and not os.access(data, os.W_OK):
-            raise PermissionError(data)
+        _require_writable(data)
         for folder in FOLDERS:
             shutil.rmtree(data / folder, ignore_errors=True)
         with contextlib.suppress(OSError):  # not empty, or not there
@@ -88,10 +86,16 @@ def _down_at_aws(stack: str, machine: AwsMachine, purge: bool, terminal: Termina
             f"set seatable-vllm:machine.protected to false, run scripts/up {stack}, then this again",
         )
     engine = engine_of(stack)
-    removed = 0
-    if engine is not None:
-        with terminal.step(f"removing {stack} and its machine ({engine.name})") as step:
-            removed = engine.down(step.say)
+    if engine is None:
+        # Not "nothing was there": what nobody here can see goes on costing.
+        raise failure(
+            f"there is no Pulumi CLI here, and nothing else knows what {stack} has at AWS",
+            "put pulumi on PATH (www.pulumi.com/docs/install), then run this again",
+        )
+    with terminal.step(f"removing {stack} and its machine ({engine.name})") as step:
+        removed = engine.down(step.say)
+    if not removed:
+        _refuse_what_no_state_knows(stack)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if removed and machine.data_disk.at_end != "delete":
         kept = "the data volume" if machine.data_disk.at_end == "retain" else "a snapshot of the data volume"
@@ -101,6 +105,22 @@ def _down_at_aws(stack: str, machine: AwsMachine, purge: bool, terminal: Termina
     if purge:
         _forget_state(stack, engine)
     return 0
+
+
+def _refuse_what_no_state_knows(stack: str) -> None:
+    """CommandError where AWS has a machine of this stack; none where it has not, or cannot be asked."""
+    aws = region_of(stack)
+    try:
+        instance = aws.instance(stack)
+    except CommandError:
+        return
+    if instance:
+        raise failure(
+            f"{instance.id} in {instance.zone} has the tags of {stack}, and no state here knows it: it stays, and "
+            "costs",
+            f"run this where scripts/up {stack} was run, or with the same Pulumi login. If that state is lost, "
+            "end the machine in AWS's console, and what else has the tag Stack there",
+        )
 
 
 def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:
@@ -158,6 +178,13 @@ def _forget_state(stack: str, engine: Engine | None) -> None:
     if isinstance(engine, PulumiEngine):
         engine.forget()
     folder = PROJECT / ".state" / stack
-    if folder.exists() and not os.access(folder, os.W_OK):
-        raise PermissionError(folder)
+    _require_writable(folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _require_writable(folder: Path) -> None:
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise failure(
+            f"{folder} is not this user's to remove",
+            "run this again as root, or as the user who ran scripts/up",
+        )

@@ -12,12 +12,12 @@ import requests
 
 from checks import gate
 from checks.bundle import gate_program
-from components.machine.aws.access import ssh_of_instance
+from components.machine.aws.access import require_key, ssh_of_instance
 from components.machine.local_docker import local_docker_host
 from components.machine.machine import BASH, PYTHON
 from components.machine.reach import AWAY, BOOT_SECONDS, reach_program
 from components.machine.remote_host import whole
-from components.machine.ssh import Ssh, prepare, refuse_docker_variables, require_ssh, ssh_of
+from components.machine.ssh import Ssh, prepare, refuse_docker_variables, ssh_of
 from rehearsal.forward import forwarded, provider_command
 from scripts.commands.deployed import place_of
 from scripts.commands.docker_setup import ensure_docker
@@ -139,7 +139,7 @@ def host_of(stack: str, settings: Settings) -> Host | None:
         return Host(stack, way, machine.data_dir)
     if isinstance(machine, AwsMachine):
         refuse_docker_variables(kind="aws")
-        require_ssh(machine.ssh_key)
+        require_key(machine)
         place = place_of(stack)
         if place is None:
             raise NotMade(

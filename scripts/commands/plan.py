@@ -20,9 +20,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from catalog.aws.instance_types import InstanceType, instance_types, price_date, price_region
+from catalog.aws.instance_types import instance_types, price_date, price_region
+from catalog.aws.memory import gpu_of
 from catalog.aws.prices import HOURS_PER_MONTH
-from catalog.gpus import UnknownGpuError, gpu, parse_gpu
+from catalog.gpus import UnknownGpuError, parse_gpu
 from catalog.models import DEFAULT_MAX_MODEL_LEN
 from catalog.sizing import GIB, Fit, Gpu, fits
 from scripts.commands.errors import CommandError
@@ -123,10 +124,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _positive(text: str) -> int:
-    number = int(text.replace("_", ""))
-    if number < 1:
-        raise argparse.ArgumentTypeError("give a number above 0")
-    return number
+    plain = text.replace("_", "")
+    if not plain.isdecimal() or int(plain) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(plain)
 
 
 def plan_rows(
@@ -148,13 +149,7 @@ def plan_rows(
 def _aws() -> Iterable[_Candidate]:
     for each in instance_types().values():
         if each.no_vllm is None and each.processor == PROCESSOR:
-            yield _Candidate(each.name, _gpu_of(each), each.gpus, each.usd_per_hour)
-
-
-def _gpu_of(each: InstanceType) -> Gpu:
-    # Types with NVLink are those of the families p4 and newer with several GPUs.
-    linked = each.family.startswith("p") and each.gpus > 1
-    return gpu(each.gpu, each.mib_per_gpu, float(each.compute_capability), nvlink=linked)
+            yield _Candidate(each.name, gpu_of(each), each.gpus, each.usd_per_hour)
 
 
 def _cheapest(rows: Iterable[Row]) -> Iterable[Row]:

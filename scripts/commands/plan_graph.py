@@ -27,6 +27,7 @@ PLAIN_WIDTH = 132
 """Characters of a line where there is no terminal to ask."""
 
 INSTANCE, BOOT = "vm-instance-vm", "machine-boots"
+AHEAD = "inference-weights-ahead-fetched"
 CONTAINER, ENGINE, GATE = "inference-vllm", "engine-starts", "readiness-gate"
 """Names of resources, and of what goes on by itself once one is made: no resource stands for that."""
 
@@ -51,7 +52,9 @@ STEPS: Sequence[tuple[str, str]] = (
     ("edge image pulled", "edge-image-.*"),
     ("ACME image pulled", "certificates-image-.*"),
     ("certificate", "certificates-present"),
-    ("weights fetched", "inference-weights-.*"),
+    ("Python image pulled", "inference-weights-ahead-image"),
+    ("weights fetched", AHEAD),
+    ("weights present", "inference-weights-.*"),
     ("GPUs proved", "inference-gpus-.*"),
     ("tool parser proved", "inference-parser-.*"),
     ("engine starts", f"{CONTAINER}|{ENGINE}"),
@@ -169,9 +172,13 @@ def typical_seconds(part: Part, settings: Settings) -> float:
         "machine boots": durations.BOOT_SECONDS,
         "engine image pulled": durations.image_seconds(durations.ENGINE_IMAGE_MB[device]),
         "edge image pulled": durations.image_seconds(durations.SMALL_IMAGE_MB),
+        "Python image pulled": durations.image_seconds(durations.SMALL_IMAGE_MB),
         "ACME image pulled": durations.image_seconds(durations.SMALL_IMAGE_MB),
         "certificate": durations.CERTIFICATE_SECONDS[settings.domain.tls] if settings.domain else 0.0,
-        "weights fetched": durations.weights_seconds(weights),
+        "weights fetched": durations.HUB_CLIENT_SECONDS + durations.weights_seconds(weights),
+        "weights present": durations.PROGRAM_SECONDS
+        if AHEAD in part.waits_for
+        else durations.weights_seconds(weights),
         "GPUs proved": durations.GPU_PROOF_SECONDS,
         "tool parser proved": durations.PARSER_PROOF_SECONDS,
         "checks": durations.CHECKS_SECONDS,

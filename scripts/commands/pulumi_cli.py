@@ -1,5 +1,6 @@
 """The Pulumi CLI: found on PATH or in the project, else fetched by its official installer, within a time limit."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -68,7 +69,8 @@ def workspace_environment(environment: Mapping[str, str] = os.environ) -> dict[s
     added["PULUMI_BACKEND_URL"] = f"file://{state}"
     if not ({"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & environment.keys()):
         passphrase = PROJECT / ".state" / "passphrase"
-        if not passphrase.exists():
+        # Of two first runs at once the later one takes over what the other has made.
+        with contextlib.suppress(FileExistsError):
             descriptor = os.open(passphrase, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w") as file:
                 file.write(secrets.token_urlsafe(32))

@@ -7,6 +7,7 @@ selects the stack, and after an `up` asks for the outputs twice. What every `up`
 import functools
 import json
 import os
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_cli import workspace_environment
 from scripts.commands.stacks import PROJECT
+from settings import NAMESPACE
 
 LOCK_PATIENCE_SECONDS = 1800
 
@@ -144,6 +146,22 @@ class PulumiEngine:
             deployment = {**state.deployment, "resources": left, "pending_operations": []}
             stack.import_stack(automation.Deployment(version=state.version, deployment=deployment))
         return gone
+
+    def keep_secret(self, name: str, value: str) -> None:
+        """Encrypts a setting into the stack's file. The value is no argument, which every user could read."""
+        self._stack(create=True)
+        words = ["config", "set", "--secret", "--non-interactive", "--stack", self._name, f"{NAMESPACE}:{name}"]
+        done = subprocess.run(
+            [self._cli.command, *words],
+            cwd=PROJECT,
+            env={**os.environ, **self._environment},
+            input=value,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise CommandError(f"Pulumi cannot keep {name} for the stack {self._name}: {done.stderr.strip()}")
 
     def forget(self) -> None:
         """Removes the empty stack and its history, not its file."""

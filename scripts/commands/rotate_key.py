@@ -1,4 +1,4 @@
-"""`scripts/rotate-key CLIENT [--finish]`: a client's next key beside the old one, then the old one away.
+"""`scripts/rotate-key CLIENT [--stack STACK] [--finish]`: a client's next key beside the old, then the old away.
 
 Nothing restarts. Between the two calls both keys are valid, so that the client can be changed in peace.
 """
@@ -14,7 +14,7 @@ def main(arguments: list[str]) -> int:
     """Status 0 when the keys in force are the ones asked for."""
     parser = argparse.ArgumentParser(prog="scripts/rotate-key", description=__doc__)
     parser.add_argument("client", help="the client's name in seatable-vllm:clients")
-    parser.add_argument("--stack", default=DEFAULT_STACK)
+    parser.add_argument("--stack", default=DEFAULT_STACK, help="the client's stack (%(default)s)")
     parser.add_argument("--finish", action="store_true", help="take the old key out")
     parser.add_argument("--rehearse", action="store_true", help="without the Pulumi CLI, even where there is one")
     options = parser.parse_args(arguments)
@@ -23,8 +23,9 @@ def main(arguments: list[str]) -> int:
         raise CommandError(f"there is no client {options.client!r}; known: {', '.join(settings.clients)}")
     generations = next_generations(settings.generations(options.client), finish=options.finish)
     if generations is None:
-        print(f"{options.client} has one key; scripts/rotate-key {options.client} makes the next one")
-        return 1 if options.finish else 0
+        again = f"scripts/rotate-key {options.client} --stack {options.stack}"
+        print(f"{options.client} has one key, so there is no old one to take out; {again} makes the next one")
+        return 1
     set_in_stack_file(options.stack, ("key_generations", options.client), generations)
     status = up.main([options.stack, *(["--rehearse"] if options.rehearse else [])])
     if not options.finish:

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def put(path: Path, editor: YAML, document: Any) -> None:
     editor.dump(document, text)
     beside = path.with_suffix(".part")
     beside.write_text(text.getvalue())
+    shutil.copymode(path, beside)
     beside.replace(path)
 
 

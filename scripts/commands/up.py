@@ -244,7 +244,8 @@ def prove(order: gate.Order, stack: str, host: Host | None, terminal: Terminal) 
     except (gate.GateFailed, CommandError) as error:
         raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
     if failed:
-        raise CommandError("\n".join(f"{verdict.name}: {verdict.detail}" for verdict in failed))
+        told = "\n".join(f"{verdict.name}: {verdict.detail}" for verdict in failed)
+        raise CommandError(f"{told}\n\n{stack} is not up.\n{last_lines(told)}")
 
 
 def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:

@@ -62,6 +62,19 @@ def labelled(stack: PulumiStack) -> list[str]:
     return sorted(item.name for item in found)
 
 
+def test_a_secret_is_kept_encrypted_before_the_first_up_without_a_login(stack: PulumiStack) -> None:
+    other = PulumiStack(stack.checkout, "keeper")
+    command = [str(stack.checkout.path / "scripts" / "secret"), "hugging_face_token", "--stack", other.stack]
+    try:
+        done = subprocess.run(command, input="hf_of-a-test", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        kept = other.stack_file.read_text()
+    finally:
+        other.purge()
+    assert "hf_of-a-test" not in kept + done.stdout + done.stderr
+    assert re.search(r"hugging_face_token:\s+secure: ", kept)
+
+
 MOMENTS: dict[str, tuple[Callable[[PulumiStack], bool], bool]] = {
     "the CLI has the lock": (lambda stack: running(stack, r"(^|/)pulumi .*\bup\b"), True),
     "the engine's container is made": (lambda stack: container_exists(stack.engine), True),

@@ -383,6 +383,20 @@ def test_doors_keys_and_streams_hold_over_http_2(edge: TlsEdge, ca: Path) -> Non
     assert events[-1] == "data: [DONE]"
 
 
+def test_a_refusal_reaches_curl_over_http_2_each_time_though_it_overtakes_the_question(
+    edge: TlsEdge, ca: Path
+) -> None:
+    """Of fifty, several came as a cancelled stream without the wait. A body over 16 KB is not waited for."""
+    where = [f"{HOST}:{edge.port}:{LOOPBACK}", "--interface", "127.0.0.2", "--cacert", str(ca), "--http2"]
+    form = ["curl", "-sS", "-K", "-", "--resolve", *where, "-o", "/dev/null", "-w", "%{http_version} %{http_code}"]
+    wrong_place = f'header = "Authorization: Bearer {edge.keys["seatable"]}"\ndata = "{"a" * 300}"\n'
+    for path, status in (("/metrics", 404), ("/v1/chat/completions", 403)):
+        for _ in range(25):
+            command = [*form, f"https://{HOST}:{edge.port}{path}"]
+            done = subprocess.run(command, input=wrong_place, capture_output=True, text=True, check=False)
+            assert (done.stdout, done.stderr) == (f"2 {status}", "")
+
+
 def _client(edge: TlsEdge, ca: Path, *, http2: bool) -> httpx.Client:
     """From 127.0.0.2, the address of the client `here`."""
     transport = httpx.HTTPTransport(

@@ -23,6 +23,7 @@ from components.machine.ssh import Ssh
 from rehearsal import run as rehearsal
 from rehearsal.errors import RehearsalError
 from scripts.commands import down, places
+from scripts.commands.aws import Instance
 from scripts.commands.errors import CommandError
 from scripts.commands.places import NotMade, host_of
 from scripts.commands.pulumi_engine import PulumiEngine
@@ -299,6 +300,29 @@ def test_a_stack_is_taken_down_without_asking_its_machine(
     told = "".join(capsys.readouterr())
     assert "70 resources removed" in told
     assert "a snapshot of the data volume (tag Stack=dev)\nstays on the bill: snap-1" in told
+
+
+def test_without_a_cli_it_is_not_said_that_nothing_of_the_stack_is_at_aws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(down, "engine_of", lambda *_: None)
+    monkeypatch.setattr(down, "stack_settings", lambda _: settings())
+    with pytest.raises(CommandError, match="no Pulumi CLI here"):
+        down.main(["dev"])
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_machine_that_no_state_knows_is_named_and_not_passed_over(
+    there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = Instance("i-0123456789abcdef0", "running", "g6.xlarge", "eu-central-1a") if there else None
+    monkeypatch.setattr(down, "engine_of", lambda *_: SimpleNamespace(name="pulumi", down=lambda _: 0))
+    monkeypatch.setattr(down, "region_of", lambda _: SimpleNamespace(instance=lambda _: found))
+    monkeypatch.setattr(down, "stack_settings", lambda _: settings())
+    if there:
+        with pytest.raises(CommandError, match=r"i-0123456789abcdef0 .*no state here knows it"):
+            down.main(["dev"])
+    else:
+        assert down.main(["dev"]) == 0
+        assert "nothing of dev was there" in "".join(capsys.readouterr())
 
 
 def test_the_rehearsal_refuses_aws_in_one_line_before_anything_happens(tmp_path: Path) -> None:

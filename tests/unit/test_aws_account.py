@@ -520,9 +520,20 @@ def test_the_offer_is_asked_for_in_an_up_and_in_a_preview_and_its_price_is_shown
     assert told == [("warn", "so"), ("info", "1 USD/h")]
     (asked,) = answers.asked
     assert asked.token == "command:local:run"
-    assert asked.args["command"].endswith(" -m aws_account.preflight")
+    assert " -m aws_account.preflight" in asked.args["command"]
     assert json.loads(asked.args["stdin"]) == {**wanted(), "profile": "work"}
     assert Path(asked.args["dir"], "aws_account", "preflight.py").is_file()
+
+
+def test_an_account_that_lacks_something_ends_the_run_in_the_words_of_the_rules_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said = "phase: AWS account\ncause: no quota\nchange: ask for one"
+    monkeypatch.setattr(Answers, "call", lambda *_: {"stdout": "", "stderr": said})
+    # Of a RunError Pulumi shows the text; of a command that fails, a stack trace before it.
+    with pytest.raises(pulumi.RunError) as ended:
+        ask_in_pulumi(settings(), {"aws:region": REGION})
+    assert str(ended.value) == f"the AWS account is not ready for this stack:\n{said}"
 
 
 def test_a_stack_without_a_region_or_a_machine_on_aws_is_refused_before_anything_is_asked() -> None:

@@ -297,6 +297,12 @@ def test_all_disks_are_encrypted(up: Recorded) -> None:
     assert not {"ebsBlockDevices", "ephemeralBlockDevices"} & set(up.one(VM).inputs)
 
 
+def test_disks_are_as_fast_as_they_are_asked_to_be(record: RecordAws) -> None:
+    recorded = record(machine={"root_disk_throughput": 500, "data_disk": {"throughput": 250}})
+    assert recorded.one(VM).inputs["rootBlockDevice"]["throughput"] == 500
+    assert recorded.one(VOLUME).inputs["throughput"] == 250
+
+
 @pytest.mark.parametrize(("wanted", "made"), [(30, 75), (75, 75), (150, 150)])
 def test_the_root_disk_is_never_smaller_than_the_image(wanted: int, made: int, record: RecordAws) -> None:
     recorded = record(machine={"root_disk_gib": wanted})
@@ -588,6 +594,13 @@ def test_every_source_of_certificates_may_have_its_record_made(more: Config, rec
     assert made.inputs["zoneId"] == more.get("zone_id", "Z0123456789ABC")
 
 
+def test_aws_is_asked_for_the_zone_only_by_the_provider_that_waits_for_the_preflight(dev: Recorded) -> None:
+    # Pulumi's default provider would be asked at once, and a zone that is not there end the run in its words.
+    zones = [provider for function, provider in dev.asked if function == "aws:route53/getZone:getZone"]
+    assert zones
+    assert {provider.rpartition("::")[0] for provider in zones} == {dev.one("vm-aws").urn}
+
+
 def test_without_a_zone_the_record_to_write_is_told(record: RecordAws) -> None:
     recorded = record_with_private_ca(record)
     assert not recorded.of_type(RECORD)
@@ -672,7 +685,7 @@ def test_the_machine_is_told_with_its_type_place_and_price(dev: Recorded) -> Non
         ({"region": None}, ["aws:region", "missing", "pulumi config set"]),
         ({"region": "Frankfurt"}, ["aws:region", "Frankfurt"]),
         ({"machine": {"zones": ["us-east-1a"]}}, ["zones", "us-east-1a", "eu-central-1"]),
-        ({"machine": {"ssh_key": "~/.ssh/nobodys"}}, ["machine.ssh_key", "nobodys", "cannot be read"]),
+        ({"machine": {"ssh_key": "~/.ssh/nobodys"}}, ["machine.ssh_key", "nobodys", "ssh-keygen"]),
         ({"machine": {"admin_cidrs": []}}, ["admin_cidrs", "access: ssm"]),
     ],
 )

@@ -129,9 +129,33 @@ def test_the_machine_boots_while_its_disk_is_attached(plans: Mapping[str, Plan])
 def test_images_come_at_once_and_the_certificate_meanwhile(plans: Mapping[str, Plan]) -> None:
     dev = plans["dev"]
     for name in ("edge image pulled", "ACME image pulled"):
-        assert "engine image pulled" in step(dev, name).beside
+        # The small ones at once, and the engine's after the one of them that its weights are fetched with.
+        assert "Python image pulled" in step(dev, name).beside
     assert "engine image pulled" not in before(dev, "certificates-present")
     assert "engine image pulled" in step(dev, "certificate").beside
+
+
+def test_weights_come_beside_the_engines_image_and_only_the_slower_of_them_is_waited_for(
+    plans: Mapping[str, Plan],
+) -> None:
+    for stack in ("dev", "prod"):
+        fetched, pulled = step(plans[stack], "weights fetched"), step(plans[stack], "engine image pulled")
+        assert fetched.waits_for == pulled.waits_for == ["Python image pulled"]
+        assert "engine image pulled" in fetched.beside
+        assert {"weights fetched", "engine image pulled"} <= set(step(plans[stack], "weights present").waits_for)
+        assert [fetched.critical, pulled.critical] == [fetched.ends > pulled.ends, pulled.ends > fetched.ends]
+
+
+def test_weights_that_wait_for_the_engines_image_make_the_way_longer(tmp_path: Path) -> None:
+    config = "  seatable-vllm:machine: {kind: host, ssh: me@gpu.example.com}\n"
+    config += "  seatable-vllm:model: {name: somebody/a-model}\n"
+    beside = plan_of("own", project_with(tmp_path, "own", config))
+    after = plan_of("own", project_with(tmp_path, "own", f"{config}  seatable-vllm:images: {{python: none}}\n"))
+    assert "weights fetched" not in {each.name for each in after.steps}
+    weights = after.timed["inference-weights-present"]
+    assert weights.begins == after.timed["inference-image-present"].ends
+    assert weights.ends - weights.begins == durations.weights_seconds(durations.USUAL_WEIGHTS_BYTES)
+    assert beside.seconds < after.seconds
 
 
 def test_every_resource_belongs_to_a_step_with_a_name(any_plan: Plan) -> None:
@@ -168,8 +192,9 @@ def test_a_larger_model_takes_longer_and_one_that_nobody_knows_is_said_to_be_a_g
     ]
     assert plans[0].seconds < plans[1].seconds
     assert [each.weights_known for each in plans] == [True, False]
-    guessed = plans[1].timed["inference-weights-present"]
-    assert guessed.ends - guessed.begins == durations.weights_seconds(durations.USUAL_WEIGHTS_BYTES)
+    guessed = plans[1].timed["inference-weights-ahead-fetched"]
+    longest = durations.HUB_CLIENT_SECONDS + durations.weights_seconds(durations.USUAL_WEIGHTS_BYTES)
+    assert guessed.ends - guessed.begins == longest
 
 
 def test_a_host_needs_no_key_here_and_its_host_key_is_not_written_down(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from rehearsal.docker_resources import _create_arguments, _make_way, nanoseconds
 from rehearsal.errors import RehearsalError
 from rehearsal.monitor import Rehearsing, plain
 from rehearsal.resources import LocalCommand, RandomPassword
+from rehearsal.stack_file import stack_names
 from rehearsal.state import Made, State, exclusive
 
 if TYPE_CHECKING:
@@ -489,11 +490,50 @@ def test_an_encrypted_value_is_refused_by_its_key(project: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["config: [", "- a\n", "just text\n", "config: [a]\n", "config: text\n", "config: 5\n", "\tconfig: {}\n"],
+    [
+        "config: [",
+        "- a\n",
+        "just text\n",
+        "config: [a]\n",
+        "config: text\n",
+        "config: 5\n",
+        "\tconfig: {}\n",
+        f"config: {{a: {'9' * 5000}}}\n",
+        f"config: {'[' * 3000}{']' * 3000}\n",
+    ],
 )
 def test_a_stack_file_that_is_not_one_is_refused_by_its_name(text: str, project: Path) -> None:
     with pytest.raises(RehearsalError, match=r"Pulumi\.tried\.yaml"):
         config(project, text)
+
+
+def test_the_refusal_of_a_stack_file_names_the_line_and_quotes_nothing_of_it(project: Path) -> None:
+    twice = "config:\n  seatable-vllm:hugging_face_token: hf_one\n  seatable-vllm:hugging_face_token: hf_two\n"
+    with pytest.raises(RehearsalError) as refused:
+        config(project, twice)
+    assert "line 3" in str(refused.value)
+    assert "hf_" not in str(refused.value)
+    with pytest.raises(RehearsalError, match=r"line 2: .*; indent with spaces"):
+        config(project, "config:\n\ta: 1\n")
+
+
+@pytest.mark.parametrize("name", ["", "../good", "a b", "-h", "a/b", ".good", "göod", "good\n"])
+def test_a_name_that_no_stack_can_have_is_refused_before_any_file_is_looked_for(name: str, project: Path) -> None:
+    with pytest.raises(RehearsalError, match="is no name of a stack; use letters"):
+        run.stack_config(name, project)
+
+
+@pytest.mark.parametrize("name", ["pulumi", "passphrase"])
+def test_a_stack_cannot_have_the_name_of_what_lies_beside_the_stacks(name: str, project: Path) -> None:
+    # `scripts/down pulumi --purge` would remove .state/pulumi, where the states of all stacks are.
+    (project / f"Pulumi.{name}.yaml").write_text("config: {}\n")
+    with pytest.raises(RehearsalError, match=f"cannot be called {name}"):
+        run.stack_config(name, project)
+
+
+def test_a_stacks_name_may_have_dots(project: Path) -> None:
+    (project / "Pulumi.gpu.1.yaml").write_text("config: {}\n")
+    assert "gpu.1" in stack_names(project)
 
 
 @pytest.mark.parametrize(
@@ -663,10 +703,14 @@ def test_down_without_an_up_is_no_error(tiny: Tiny) -> None:
 
 
 TWO_FAIL = """
+from pathlib import Path
 from pulumi_command import local
-local.Command("one", create="echo the cause of one >&2; exit 1")
-local.Command("other", create="echo the cause of the other >&2; exit 1")
+for name, other in (("one", "other"), ("other", "one")):
+    mine, its = Path(__file__).with_name(name), Path(__file__).with_name(other)
+    meet = f"touch {mine}; timeout 60 sh -c 'until [ -e {its} ]; do sleep 0.01; done'"
+    local.Command(name, create=f"{meet}; echo the cause of {name} >&2; exit 1")
 """
+"""Two steps that fail when both are at work."""
 
 
 def test_all_steps_that_fail_are_told_and_no_stack_trace_after_them(project: Path) -> None:
@@ -680,5 +724,5 @@ def test_all_steps_that_fail_are_told_and_no_stack_trace_after_them(project: Pat
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, cwd=run.PROJECT, capture_output=True, text=True, check=False)
     assert "the cause of one" in done.stdout
-    assert "the cause of the other" in done.stdout
+    assert "the cause of other" in done.stdout
     assert done.stderr == ""

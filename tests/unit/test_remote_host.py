@@ -413,7 +413,7 @@ def host(
 def test_every_program_goes_to_the_machine_on_standard_input_of_one_ssh(record_program: RecordProgram) -> None:
     recorded = host(record_program)
     commands = recorded.of_type("command:local:Command")
-    assert len(commands) == 10
+    assert len(commands) == 12
     for command in commands:
         words = shlex.split(command.inputs["create"])
         assert words[0] == "ssh"

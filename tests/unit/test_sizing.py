@@ -280,6 +280,8 @@ def test_gpus_are_read_as_people_write_them(text: str, name: str, count: int) ->
 def test_a_gpu_that_is_not_in_the_table_can_be_described() -> None:
     with pytest.raises(UnknownGpuError, match="NAME GB CAPABILITY"):
         parse_gpu("Voodoo 3")
+    with pytest.raises(UnknownGpuError, match="1x or more"):
+        parse_gpu("0x L4")
     assert parse_gpu("Voodoo 32 8.9")[0].capability == 8.9
 
 

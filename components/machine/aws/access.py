@@ -83,12 +83,17 @@ def region_of(machine: AwsMachine) -> str:
     return region
 
 
+def require_key(machine: AwsMachine) -> None:
+    """SettingsError where this computer has no `ssh`, or the private key cannot be used."""
+    require_ssh(machine.ssh_key, "make one: ssh-keygen -t ed25519")
+
+
 def public_key(machine: AwsMachine) -> str:
     """What the machine is to let in: type and key, without the comment, which says who and where somebody is.
 
     Raises SettingsError where this computer has no such key, or EC2 would not take it.
     """
-    require_ssh(machine.ssh_key)
+    require_key(machine)
     path = Path(f"{machine.ssh_key}.pub").expanduser()
     setting = "seatable-vllm:machine.ssh_key"
     try:

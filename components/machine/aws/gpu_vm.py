@@ -82,7 +82,8 @@ class GpuVm(pulumi.ComponentResource):
             self._own(),
         )
         firewall = self._firewall(f"{name}-firewall", network)
-        computer = self._instance(f"{name}-instance", network, firewall)
+        identity = self._identity(f"{name}-identity")
+        computer = self._instance(f"{name}-instance", network, firewall, identity)
         self.instance = computer.instance
         self.storage = Storage(
             f"{name}-storage",
@@ -90,6 +91,7 @@ class GpuVm(pulumi.ComponentResource):
                 "zone": network.zone,
                 "instance": self.instance,
                 "gib": machine.data_disk.gib,
+                "throughput": machine.data_disk.throughput,
                 "snapshot": machine.data_disk.snapshot,
                 "keeping": self._keeping,
                 "tags": {**self._tags, ROLE: DATA_ROLE},
@@ -151,13 +153,12 @@ class GpuVm(pulumi.ComponentResource):
             self._own(),
         )
 
-    def _instance(self, name: str, network: Network, firewall: Firewall) -> GpuInstance:
+    def _identity(self, name: str) -> Identity:
+        region = self._args["region"]
+        return Identity(name, {"region": region, "proves": self._proof(), "tags": self._tags}, self._own())
+
+    def _instance(self, name: str, network: Network, firewall: Firewall, identity: Identity) -> GpuInstance:
         args, machine, offer = self._args, self._args["machine"], self.offer
-        identity = Identity(
-            name.replace("instance", "identity"),
-            {"region": args["region"], "proves": self._proof(), "tags": self._tags},
-            self._own(),
-        )
         return GpuInstance(
             name,
             {
@@ -172,6 +173,7 @@ class GpuVm(pulumi.ComponentResource):
                 "profile": identity.profile.name,
                 "public_key": args["public_key"],
                 "root_gib": offer.apply(lambda known: max(machine.root_disk_gib, known["ami_root_gib"])),
+                "root_throughput": machine.root_disk_throughput,
                 "ipv6": machine.ipv6,
                 "ipv6_addresses": network.ipv6_addresses,
                 "market": machine.market,
@@ -186,7 +188,7 @@ class GpuVm(pulumi.ComponentResource):
         domain = self._args["settings"].domain
         if domain is None or domain.tls != "acme-dns":
             return None
-        zone = hosted_zone(domain, parent=self)
+        zone = hosted_zone(domain, parent=self, provider=self.provider)
         assert zone is not None  # noqa: S101 - the settings see to it
         return {"host": domain.host, "zone_id": zone, "looks_for_zone": domain.zone_id is None}
 

@@ -42,6 +42,8 @@ class InstanceArgs(TypedDict):
     """What logs in, as one line of authorized_keys."""
     root_gib: pulumi.Input[int]
     """Size of the disk with the system and the container images."""
+    root_throughput: int
+    """MiB/s of that disk."""
     ipv6: bool
     """Whether it gets an IPv6 address."""
     ipv6_addresses: pulumi.Input[Sequence[str]] | None
@@ -106,6 +108,7 @@ class GpuInstance(pulumi.ComponentResource):
             root_block_device=aws.ec2.InstanceRootBlockDeviceArgs(
                 volume_type="gp3",
                 volume_size=args["root_gib"],
+                throughput=args["root_throughput"],
                 encrypted=True,
                 delete_on_termination=True,
                 tags=args["tags"],

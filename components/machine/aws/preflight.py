@@ -21,14 +21,14 @@ PROGRAM = f"{shlex.quote(sys.executable)} -m aws_account.preflight"
 """Asked with this project's own Python. `aws_account.preflight` in a command tells it from other looks."""
 
 
-def preflight(settings: Settings, region: str | None = None, *, parent: pulumi.Resource) -> pulumi.Output[Offer]:
+def preflight(settings: Settings, *, parent: pulumi.Resource) -> pulumi.Output[Offer]:
     """What the account offers, asked anew by every run and every preview; where it lacks something, the run ends.
 
     Whatever takes a part of the offer (a provider takes the region) is made only after every rule has passed.
-    region: None: the stack's aws:region. Raises SettingsError where that is not set, or the machine is not on AWS.
+    Raises SettingsError where the stack has no aws:region, or its machine is not on AWS.
     """
     machine, config = settings.machine, pulumi.Config("aws")
-    region = region or config.get("region")
+    region = config.get("region")
     if not isinstance(machine, AwsMachine):
         raise SettingsError(f"seatable-vllm:machine.kind: {machine.kind} is not made on AWS")
     if not region:
@@ -43,7 +43,7 @@ def preflight(settings: Settings, region: str | None = None, *, parent: pulumi.R
         profile=config.get("profile"),
     )
     seen = command.local.run_output(
-        command=PROGRAM,
+        command=f"{PROGRAM} || true",  # of a command that fails Pulumi shows a stack trace of its own
         stdin=json.dumps(wanted),
         dir=str(PROJECT),
         logging=command.local.Logging.NONE,  # it would show lines for a moment only
@@ -53,7 +53,12 @@ def preflight(settings: Settings, region: str | None = None, *, parent: pulumi.R
 
 
 def _tell(parent: pulumi.Resource, said: str | None, printed: str | None) -> Offer:
-    """Shows warnings and price, to be read at the run's end too, and hands on the offer."""
+    """Shows warnings and price, to be read at the run's end too, and hands on the offer.
+
+    RunError with all problems where there is none.
+    """
+    if not printed:
+        raise pulumi.RunError(f"the AWS account is not ready for this stack:\n{(said or '').strip()}")
     for line in (said or "").splitlines():
         word, _, warning = line.partition("warning: ")
         if warning and not word:

@@ -23,6 +23,8 @@ class StorageArgs(TypedDict):
     """What it is attached to. It is made first, so that no volume is left in a zone that has no capacity."""
     gib: int
     """Its size."""
+    throughput: int
+    """MiB/s."""
     snapshot: str | None
     """What it begins with, or None for an empty disk."""
     keeping: Keeping
@@ -47,6 +49,7 @@ class Storage(pulumi.ComponentResource):
             availability_zone=args["zone"],
             size=args["gib"],
             type="gp3",
+            throughput=args["throughput"],
             encrypted=True,
             snapshot_id=args["snapshot"],
             final_snapshot=keeping.at_end == "snapshot",
