@@ -5,7 +5,7 @@ from pathlib import Path
 import pulumi
 
 from catalog.models import KNOWN_MODELS
-from components.machine.aws.access import public_key, region_of
+from components.machine.aws.access import public_key, region_of, require_session_programs
 from components.machine.aws.idle_stop import up_noted_program
 from components.machine.local import LocalMachine
 from components.machine.local_docker import local_docker_host
@@ -55,6 +55,7 @@ def _made_on_aws(settings: Settings, machine: AwsMachine, stack: str) -> RemoteH
     from components.machine.aws.gpu_vm import GpuVm  # noqa: PLC0415
 
     refuse_docker_variables(kind="aws")
+    require_session_programs(machine)
     vm = GpuVm(
         "vm",
         {

@@ -99,7 +99,8 @@ def _give_up(ways: WaysOut) -> str:
       denied) fail "$who refuses the login: $last" \\
         "{ways.denied}";;
       name) fail "the name of $what is not known: $last" "{ways.name}" {AWAY};;
-      setup) fail "cloud-init on $where does not end" "see /var/log/cloud-init-output.log on the machine";;
+      setup) fail "cloud-init on $where does not end" \\
+        "see there what it waits for: cloud-init status --long; sudo tail /var/log/cloud-init-output.log";;
       docker) fail "Docker on $where does not answer" "start it there: sudo systemctl start docker";;
       beyond) fail "the jump host $jump lets us in, and $where does not answer it" \\
         "start the machine; check seatable-vllm:machine.ssh as the jump host sees it, and what that may forward" \\

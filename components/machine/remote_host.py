@@ -7,6 +7,7 @@ from typing import Literal, TypedDict, cast
 import pulumi
 import pulumi_command as command
 import pulumi_docker as docker
+from pulumi.output import UNKNOWN
 
 from catalog.vllm import Device
 from components.machine.machine import (
@@ -19,7 +20,7 @@ from components.machine.machine import (
     RunArgs,
     last_line,
 )
-from components.machine.reach import BOOT_SECONDS, identity_of, reach_program
+from components.machine.reach import BOOT_SECONDS, GLANCE_SECONDS, identity_of, reach_program
 from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
 from components.machine.ssh import Ssh
 
@@ -27,6 +28,9 @@ TYPE = "seatable-vllm:index:RemoteHost"
 
 IMAGE_MIB = {"gpu": 30_000, "cpu": 8_000}
 """Room for an engine image that is not there yet: the layers, and beside them what is being unpacked."""
+
+SSH_FAILED = 255
+"""Status of `ssh` where the connection itself fails."""
 
 GpuChoice = Literal["auto", "none"] | int | Sequence[str]
 
@@ -140,14 +144,29 @@ class RemoteHost(Machine):
         return Ran(ran, ran.stdout)
 
     def look(self, program: str, *, parent: pulumi.Resource) -> pulumi.Output[str]:
+        if pulumi.runtime.is_dry_run():
+            return self._glance(program, parent)
         seen = command.local.run_output(
             command=self._ssh.apply(lambda way: way.command(BASH)),
-            # Only when the machine has said which one it is: a preview may find none.
+            # Only when the machine has said which one it is: before, it may not be up.
             stdin=self.identity.apply(lambda _: whole(program)),
             logging=command.local.Logging.STDERR,
             opts=pulumi.InvokeOutputOptions(parent=parent),
         )
         return seen.stdout.apply(last_line)
+
+    def _glance(self, program: str, parent: pulumi.Resource) -> pulumi.Output[str]:
+        """A look while the machine is asked which one it is: a connection takes a good part of a preview's time.
+
+        A machine that does not answer is no error of a preview, and why it does not is told there.
+        """
+        seen = command.local.run_output(
+            command=self._ssh.apply(glance_command),
+            stdin=whole(program),
+            logging=command.local.Logging.NONE,
+            opts=pulumi.InvokeOutputOptions(parent=parent),
+        )
+        return pulumi.Output.all(self.identity, seen.stdout).apply(lambda known: _glanced(known[1]))
 
     def tunnel(self, port: int) -> pulumi.Output[str]:
         return self._ssh.apply(lambda way: way.tunnel(port))
@@ -158,6 +177,19 @@ class RemoteHost(Machine):
             self.device_ids = list(choice)
         wanted = "all" if choice == "auto" else str(choice) if isinstance(choice, int) else None
         self.gpus = self.device.apply(lambda device: wanted if device == "gpu" else None)
+
+
+def glance_command(way: Ssh) -> str:
+    """A line for a local shell that runs the program on its standard input on the machine, if that answers soon.
+
+    It prints nothing, with status 0, where the machine does not answer; other failures are the program's own.
+    """
+    return f"{way.command(BASH, once=GLANCE_SECONDS)} || [ $? = {SSH_FAILED} ]"
+
+
+def _glanced(printed: str | None) -> str:
+    """What a glance has seen; unknown where the machine did not answer."""
+    return last_line(printed) or UNKNOWN  # type: ignore[return-value]
 
 
 def whole(program: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from components.machine import reach
-from components.machine.aws.access import GPU_VM, Place, ssh_of_instance
+from components.machine.aws.access import GPU_VM, Place, require_session_programs, ssh_of_instance
 from components.machine.reach import AWAY, reach_program
 from components.machine.ssh import Ssh
 from rehearsal import run as rehearsal
@@ -102,6 +102,21 @@ def test_all_problems_of_a_stack_on_aws_are_told_at_once() -> None:
     )
     keys = {line.split(": ")[0].removeprefix("seatable-vllm:") for line in lines}
     assert keys == {"machine.admin_cidrs.0", "machine.instance_types", "machine.ami", "clients.a.cidrs"}
+
+
+@pytest.mark.parametrize("missing", ["aws", "session-manager-plugin"])
+def test_session_manager_is_refused_before_anything_is_made_where_its_programs_are_not_here(
+    missing: str, fake_command: FakeCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in {"aws", "session-manager-plugin"} - {missing}:
+        fake_command.add(program)
+    monkeypatch.setenv("PATH", str(fake_command.folder / "bin"))
+    require_session_programs(AwsMachine.model_validate(AWS))
+    with pytest.raises(SettingsError) as refused:
+        require_session_programs(AwsMachine.model_validate(SSM))
+    assert str(refused.value).startswith(f"seatable-vllm:machine.access: ssm goes through {missing}, which is not")
+    fake_command.add(missing)
+    require_session_programs(AwsMachine.model_validate(SSM))
 
 
 @pytest.mark.parametrize("tls", ["private-ca", "files"])

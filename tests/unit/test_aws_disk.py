@@ -50,14 +50,14 @@ class Machine:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(f"{serial}   \n")
 
-    def run(self) -> subprocess.CompletedProcess[str]:
-        """Runs the program. Seconds pass at once."""
+    def run(self, *gib: str) -> subprocess.CompletedProcess[str]:
+        """Runs the program, as systemd does or as `up` does with the disk's size. Seconds pass at once."""
         program = mount_program(VOLUME, str(self.folder / "data"))
         for real in ("/dev/disk/", "/dev/nvme", "/dev/$"):
             program = program.replace(real, f"{self.folder}{real}")
         program = program.replace("/sys/block/", f"{self.folder}/sys/block/").replace("[ -b ", "[ -e ")
         return subprocess.run(
-            ["bash", "-s"],
+            ["bash", "-s", *gib],
             input=program,
             capture_output=True,
             text=True,
@@ -82,6 +82,7 @@ def machine(tmp_path: Path, fake_command: FakeCommand) -> Machine:
     fake_command.add("blkid", '[ -s "${@: -1}.blkid" ] || exit 2; cat "${@: -1}.blkid"')
     fake_command.add("mountpoint", "exit 1")
     fake_command.add("findmnt", "echo ext4")
+    fake_command.add("blockdev", f"echo {10 << 30}")
     fake_command.add("stat", "echo 1f")
     fake_command.add("awk", 'cat "$MOUNTED" 2>/dev/null || true')
     for name in ("mkfs.ext4", "mount", "sleep", "resize2fs"):
@@ -198,8 +199,38 @@ def test_a_volume_that_has_grown_has_its_file_system_grown(machine: Machine) -> 
     assert [call[0] for call in machine.fake.calls if call[0] == "resize2fs"] == ["resize2fs"]
 
 
+def test_a_disk_that_has_grown_is_waited_for_until_the_machine_sees_it(machine: Machine) -> None:
+    machine.named(machine.disk("nvme1n1", OURS))
+    looks = machine.folder / "looks"
+    sizes = f'echo >> {looks}; [ "$(wc -l < {looks})" -lt 3 ] && echo {8 << 30} || echo {10 << 30}'
+    machine.fake.add("blockdev", sizes)
+    done = machine.run("10")
+    assert done.returncode == 0, done.stderr
+    order = [call[0] for call in machine.fake.calls if call[0] in ("blockdev", "resize2fs")]
+    assert order == ["blockdev", "blockdev", "blockdev", "resize2fs"]
+
+
+def test_a_disk_that_stays_as_it_was_ends_up_and_not_the_machines_start(machine: Machine) -> None:
+    machine.named(machine.disk("nvme1n1", OURS))
+    done = machine.run("11")
+    assert done.returncode == 1
+    assert f"still sees 10 GiB of the data volume {SERIAL}, which has 11" in done.stderr
+    assert machine.run().returncode == 0
+
+
+def test_a_file_system_that_does_not_grow_says_why(machine: Machine) -> None:
+    machine.named(machine.disk("nvme1n1", OURS))
+    machine.fake.add("resize2fs", "echo 'resize2fs 1.47.0' >&2; echo blocks = 2; echo 'No room' >&2; exit 1")
+    done = machine.run("10")
+    assert done.returncode == 1
+    assert f"cause: the file system of {SERIAL} could not be grown: No room\n" in done.stderr
+    at_start = machine.run()
+    assert at_start.returncode == 0
+    assert "warning: the file system" in at_start.stdout
+
+
 def test_the_programs_are_bash_and_docker_begins_only_after_the_disk(machine: Machine) -> None:
-    for program in (disk_program(VOLUME, "/srv/it's data"), mount_program(VOLUME, "/srv/it's data")):
+    for program in (disk_program(VOLUME, "/srv/it's data", 10), mount_program(VOLUME, "/srv/it's data")):
         checked = subprocess.run(["bash", "-n"], input=program, capture_output=True, text=True, check=False)
         assert (checked.returncode, checked.stderr) == (0, "")
     sudo = machine.fake
@@ -207,7 +238,7 @@ def test_the_programs_are_bash_and_docker_begins_only_after_the_disk(machine: Ma
     kept = machine.folder / "kept"
     done = subprocess.run(
         ["bash", "-s"],
-        input=disk_program(VOLUME, "/srv/data"),
+        input=disk_program(VOLUME, "/srv/data", 10),
         capture_output=True,
         text=True,
         check=False,
@@ -226,7 +257,7 @@ def test_without_sudo_the_program_says_so(fake_command: FakeCommand) -> None:
     fake_command.add("sudo", "exit 1")
     done = subprocess.run(
         ["bash", "-s"],
-        input=disk_program(VOLUME, "/srv/data"),
+        input=disk_program(VOLUME, "/srv/data", 10),
         capture_output=True,
         text=True,
         check=False,

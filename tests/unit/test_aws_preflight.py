@@ -523,6 +523,32 @@ def test_the_disk_with_the_role_is_the_data_disk_where_there_are_others() -> Non
     assert offer["zone"] == "eu-central-1a"
 
 
+def test_a_data_disk_that_is_in_use_can_grow_and_not_shrink() -> None:
+    (data,) = [each for each in RECORDED["volumes"] if each["Attachments"][0]["Device"] == "/dev/sdf"]
+    size = data["Size"]
+    (found,) = judge(wanted(data_disk_gib=size - 1), RUNNING).problems
+    assert f"{size - 1} is less than the {size} of the stack's data disk {data['VolumeId']}" in found.cause
+    assert f"set it to {size} or more" in found.change
+    assert problems(wanted(data_disk_gib=size + 1), RUNNING) == []
+    left = replace(EMPTY, volumes=[{**data, "Attachments": [], "State": "available"}])
+    assert problems(wanted(data_disk_gib=size - 1), left) == []
+
+
+def test_a_machine_that_keeps_its_image_cannot_become_one_of_another_processor() -> None:
+    small = {"name": SMOLLM2, "context_tokens": 8192, "extra_args": {"dtype": "half"}}
+    arm = {"instance_types": ["g5g.xlarge"], "instance_type": "g5g.xlarge", "model": small}
+    image = {**DLAMI, "Architecture": "arm64", "Description": "Supported EC2 instances: G5g"}
+    offerings = [{"InstanceType": "g5g.xlarge", "Location": "eu-central-1a"}]
+    there = [{**each, "Architecture": "x86_64"} for each in RECORDED["instances"]]
+    account = replace(RUNNING, images=[image], offerings=offerings, instances=there)
+    (found,) = judge(wanted(**arm), account).problems
+    assert "g5g.xlarge has arm64, and the machine" in found.cause
+    assert "has an image for x86_64, which it keeps" in found.cause
+    assert "set seatable-vllm:machine.ami to ami-0123456789abcdef0" in found.change
+    assert problems(wanted(**arm, ami="ami-0123456789abcdef0"), account) == []
+    assert problems(wanted(**arm), replace(account, instances=[])) == []
+
+
 def test_another_stacks_disk_and_machine_tie_nobody() -> None:
     offer = judge(wanted(stack="prod", zones=["eu-central-1c"]), RUNNING).offer
     assert offer is not None

@@ -21,12 +21,13 @@ import pulumi
 import pytest
 import yaml
 
+from components.machine.aws.access import SESSION_PROGRAMS
 from components.machine.aws.instance import MAX_USER_DATA_BYTES
 from rehearsal.run import stack_config
 from tests.conftest import AMI, PUBLIC_KEY, fake_key
 
 if TYPE_CHECKING:
-    from tests.conftest import Recorded, RecordProgram, Registered
+    from tests.conftest import FakeCommand, Recorded, RecordProgram, Registered
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 GOLDEN = Path(__file__).resolve().parent / "golden" / "aws"
@@ -514,8 +515,11 @@ def test_an_instance_is_asked_for_in_the_market_of_the_settings(
 
 
 def test_with_session_manager_no_port_of_ssh_is_open_and_everything_goes_through_a_session(
-    record: RecordAws,
+    record: RecordAws, fake_command: FakeCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for program in SESSION_PROGRAMS:
+        fake_command.add(program)
+    monkeypatch.setenv("PATH", fake_command.environment["PATH"])
     recorded = record(machine={"access": "ssm", "admin_cidrs": []})
     assert {port for port, _ in doors(recorded)} == {443}
     provider = recorded.one("machine-docker").inputs

@@ -21,7 +21,7 @@ import pytest
 from components.gpu_proof import gpu_program
 from components.machine import reach
 from components.machine.reach import AWAY, reach_program
-from components.machine.remote_host import SharedArgs, ready_program, whole
+from components.machine.remote_host import SharedArgs, glance_command, ready_program, whole
 from components.machine.ssh import DOCKER_VARIABLES, Ssh, prepare, refuse_docker_variables, ssh_of
 from rehearsal.forward import provider_command
 from settings import HostMachine, SettingsError, SshTarget, parse
@@ -241,6 +241,18 @@ def test_another_host_key_ends_it_at_once_with_both_fingerprints_and_the_way_out
     for word in ("SHA256:oldoldold", "SHA256:newnewnew", "scripts/up gpu1 --machine-replaced", "machine.host_key"):
         assert word in done.stderr
     assert len([call for call in quick.calls if call[0] == "ssh"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("ssh", "good", "printed"), [("echo 1", True, "1\n"), ("exit 255", True, ""), ("exit 3", False, "")]
+)
+def test_a_glance_at_a_machine_that_is_away_prints_nothing_and_other_failures_count(
+    ssh: str, good: bool, printed: str, quick: FakeCommand
+) -> None:
+    quick.add("ssh", ssh)
+    done = bash(glance_command(PLAIN), quick.environment)
+    assert (done.returncode == 0) == good
+    assert done.stdout == printed
 
 
 def test_a_preview_does_not_wait_for_a_machine_that_is_away(quick: FakeCommand) -> None:

@@ -8,7 +8,7 @@ from catalog.aws.account import Account, Unanswered, Wanted, items, known
 from catalog.aws.images import login, root_gib, supported_families
 from catalog.aws.instance_types import family_of
 from catalog.aws.rules.finding import Findings, Problem, Rule
-from catalog.aws.rules.lookups import data_volumes, processors_of
+from catalog.aws.rules.lookups import data_volumes, own, processors_of
 from catalog.models import KNOWN_MODELS
 
 IMAGE_GIB = {"auto": 30, "none": 8}
@@ -83,6 +83,35 @@ def disks_are_large_enough(wanted: Wanted, account: Account) -> Findings:
         )
 
 
+def data_disk_only_grows(wanted: Wanted, account: Account) -> Findings:
+    """EC2 makes no volume smaller. One that is at no machine may be what an earlier stack has left."""
+    for each in data_volumes(wanted, account):
+        there = int(each.get("Size", 0))
+        if each.get("Attachments") and there > wanted["data_disk_gib"]:
+            yield Problem(
+                f"seatable-vllm:machine.data_disk.gib: {wanted['data_disk_gib']} is less than the {there} of the "
+                f"stack's data disk {each.get('VolumeId')}, and no volume can be made smaller",
+                f"set it to {there} or more; a smaller disk is a new stack's",
+            )
+
+
+def machine_keeps_its_processor(wanted: Wanted, account: Account) -> Findings:
+    """An image that nobody has named stays with its machine, and is for one kind of processor."""
+    kind = wanted["instance_type"]
+    processors = processors_of(kind, account)
+    for each in own(wanted, account.instances):
+        processor = each.get("Architecture")
+        if wanted["ami"] or not processors or processor in (None, *processors):
+            continue
+        newest = account.image_id or "one of that processor"
+        yield Problem(
+            f"{kind} has {' or '.join(processors)}, and the machine {each.get('InstanceId')} has an image for "
+            f"{processor}, which it keeps",
+            f"set seatable-vllm:machine.ami to {newest}: the machine is then made anew from that, with its data, "
+            "address and name",
+        )
+
+
 def snapshot_is_there(wanted: Wanted, account: Account) -> Findings:
     """The snapshot that the data disk begins with is whole, and not larger than the disk."""
     if wanted["snapshot"] is None or account.snapshots is None:
@@ -121,7 +150,9 @@ def machine_is_where_its_data_is(wanted: Wanted, account: Account) -> Findings:
 
 DISK_RULES: Sequence[Rule] = (
     image_suits,
+    machine_keeps_its_processor,
     disks_are_large_enough,
+    data_disk_only_grows,
     snapshot_is_there,
     machine_is_where_its_data_is,
 )

@@ -1,6 +1,7 @@
 """How the machine on AWS is reached from this computer: SSH to its address, or through Session Manager."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import TypedDict
 
@@ -45,6 +46,22 @@ def ssh_of_instance(machine: AwsMachine, stack: str, place: Place) -> Ssh:
         if session
         else (),
     )
+
+
+SESSION_PROGRAMS = {"aws": "the AWS CLI", "session-manager-plugin": "AWS's Session Manager plugin"}
+"""What a way through Session Manager needs on this computer."""
+
+
+def require_session_programs(machine: AwsMachine) -> None:
+    """SettingsError where the machine could be made and not be reached from this computer."""
+    if machine.access != "ssm":
+        return
+    for program, name in SESSION_PROGRAMS.items():
+        if shutil.which(program) is None:
+            raise SettingsError(
+                f"seatable-vllm:machine.access: ssm goes through {program}, which is not on this computer's PATH; "
+                f"install {name}, or set it to ssh"
+            )
 
 
 def region_of(machine: AwsMachine) -> str:

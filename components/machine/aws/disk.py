@@ -16,12 +16,15 @@ LABEL = "seatable-vllm"
 DISK_SECONDS = 90
 """Patience for a disk that EC2 is still attaching."""
 
+GROW_SECONDS = 60
+"""Patience for a disk that EC2 has grown, and that the machine still sees as it was."""
+
 UNNAMED = "/dev/nvme1n1"
 """Where the disk is taken from on a machine whose disks have no names at all, under conditions; see below."""
 
 _MOUNT = """\
 #!/bin/bash
-# Mounts the stack's data volume. Called by systemd before Docker, and by `up`.
+# Mounts the stack's data volume. Called by systemd before Docker, and by `up` with the GiB that it is to have.
 set -euo pipefail
 volume={volume} data={data} label={label}
 fail() {{ echo "cause: $1" >&2; echo "change: $2" >&2; exit 1; }}
@@ -87,13 +90,27 @@ else
   mount "$disk" "$data"
 fi
 disk=$(findmnt -n -o SOURCE --target "$data")
-# A volume that has grown since.
+# A volume that has grown since. The machine learns of that a moment after EC2's answer.
+bytes=$((${{1:-0}} << 30))
+for second in $(seq {grow_seconds}); do
+  size=$(blockdev --getsize64 "$disk")
+  [ "$size" -lt "$bytes" ] || break
+  sleep 1
+done
 grow=true
 case $(findmnt -n -o FSTYPE --target "$data") in
   ext4) grow="resize2fs $disk";;
   xfs) grow="xfs_growfs $data";;
 esac
-told=$($grow 2>&1) || echo "warning: the file system could not be grown: ${{told##*$'\n'}}"
+problem=
+[ "$size" -ge "$bytes" ] ||
+  problem="the machine still sees $((size >> 30)) GiB of the data volume $volume, which has $1"
+told=$($grow 2>&1 >/dev/null) ||
+  problem="the file system of $volume could not be grown: ${{told##*$'\n'}}"
+# At a start of the machine a small disk is better than none.
+[ -z "$problem" ] || [ $# -eq 0 ] ||
+  fail "$problem" "reboot the machine, which grows it again, then run up again; nothing on the disk is lost"
+[ -z "$problem" ] || echo "warning: $problem"
 echo "$volume is mounted at $data"
 """
 
@@ -128,14 +145,15 @@ def mount_program(volume: str, data: str) -> str:
         data=shlex.quote(data),
         label=LABEL,
         seconds=DISK_SECONDS,
+        grow_seconds=GROW_SECONDS,
         unnamed=UNNAMED,
     )
 
 
-def disk_program(volume: str, data: str) -> str:
-    """A bash program that puts the disk into use, now and at every start. It can be repeated.
+def disk_program(volume: str, data: str, gib: int) -> str:
+    """A bash program that puts the disk into use, now and at every start, and grows its file system.
 
-    volume: id of the EBS volume. data: the folder where it is to be mounted.
+    It can be repeated. volume: id of the EBS volume. data: the folder where it is to be mounted. gib: its size.
     """
     files = {
         MOUNT_PROGRAM: ("0755", mount_program(volume, data)),
@@ -159,7 +177,7 @@ put() {{
   sudo -n chmod "$2" "$part"
   sudo -n mv -f "$part" "$1"
 }}
-{puts}if ! told=$(sudo -n {MOUNT_PROGRAM} 2>&1); then
+{puts}if ! told=$(sudo -n {MOUNT_PROGRAM} {gib} 2>&1); then
   echo "phase: data disk" >&2
   echo "$told" >&2
   exit 1

@@ -216,9 +216,10 @@ class GpuVm(pulumi.ComponentResource):
     def prepare(self) -> Mapping[str, RunArgs]:
         """The programs that the machine needs before it is like any other."""
         machine, engine_port = self._args["machine"], self._args["settings"].ports.engine
-        disk = self.storage.volume.id.apply(lambda volume: disk_program(volume, machine.data_dir))
+        gib = machine.data_disk.gib
+        disk = self.storage.volume.id.apply(lambda volume: disk_program(volume, machine.data_dir, gib))
         return {
-            "disk": {"program": disk, "triggers": [str(machine.data_disk.gib)]},
+            "disk": {"program": disk, "triggers": [str(gib)]},
             # Also where nothing is asked for: it takes away what was.
             "idle-stop": {"program": idle_stop_program(self._args["stack"], machine.cost, engine_port)},
         }
