@@ -70,12 +70,12 @@ def open_session(profile: str | None, region: str) -> boto3.Session:
     except ProfileNotFound as error:
         raise AccountError(
             f"there is no profile {error.kwargs.get('profile')} in ~/.aws",
-            "name one that is there (aws configure list-profiles): pulumi config set aws:profile NAME",
+            "name one that is there (aws configure list-profiles) as aws:profile in the stack's file",
         ) from None
     except NoCredentialsError:
         raise AccountError(
             f"there are no AWS credentials: looked in {who}",
-            "log in (aws sso login, or aws configure), or name a profile: pulumi config set aws:profile NAME",
+            "log in (aws sso login, or aws configure), or name a profile as aws:profile in the stack's file",
         ) from None
     except (BotoCoreError, ClientError) as error:
         # Its text is not repeated: what a credential process or a token service says may hold a secret.
@@ -108,11 +108,11 @@ def refused(session: boto3.Session, region: str, code: str) -> AccountError:
     if code in NOT_KNOWN and _known_at_home(session, region):
         return AccountError(
             f"the account has not enabled the region {region}",
-            f"enable {region} in AWS's console (Account, Regions), or pulumi config set aws:region NAME",
+            f"enable {region} in AWS's console (Account, Regions), or set another aws:region in the stack's file",
         )
     return AccountError(
         f"AWS does not accept the credentials ({code})",
-        "log in again, or take others: pulumi config set aws:profile NAME",
+        "log in again, or take others (aws:profile in the stack's file)",
     )
 
 
@@ -145,7 +145,7 @@ def _unreachable(session: boto3.Session, region: str, error: Exception) -> Accou
         near = difflib.get_close_matches(region, regions, n=2)
         return AccountError(
             f"AWS has no region {region} that answers",
-            f"pulumi config set aws:region {near[0]}" if near else "pulumi config set aws:region NAME",
+            f"set aws:region in the stack's file to {near[0] if near else 'the name of one'}",
         )
     return AccountError(
         f"AWS cannot be reached from this computer ({type(error).__name__})",

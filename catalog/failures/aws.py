@@ -16,7 +16,7 @@ AWS: tuple[Failure, ...] = (
         r"No valid credential sources found|Unable to locate credentials|The config profile \(.*could not be found"
         r"|failed to get shared config profile",
         "there are no AWS credentials here, or not under this profile",
-        "log in to AWS (aws sso login, or aws configure), or name a profile: pulumi config set aws:profile NAME",
+        "log in to AWS (aws sso login, or aws configure), or name a profile as aws:profile in the stack's file",
     ),
     Failure(
         "aws-credentials-expired",
@@ -30,21 +30,21 @@ AWS: tuple[Failure, ...] = (
         _CODE % "OptInRequired" + r"|the account has not enabled the region|Invalid AWS Region"
         r"|You must specify a region|Missing region configuration",
         "the stack names no region that its AWS account has enabled",
-        "pulumi config set aws:region NAME, or enable that region in AWS's console",
+        "set aws:region in the stack's file to another, or enable that region in AWS's console",
     ),
     Failure(
         "aws-credentials-refused",
         _CODE % "InvalidClientTokenId|AuthFailure|SignatureDoesNotMatch|UnrecognizedClientException",
         "AWS does not know the credentials, or the account has not enabled the region",
-        "log in to AWS with other credentials (pulumi config set aws:profile NAME), or enable the region of "
+        "log in to AWS with other credentials (aws:profile in the stack's file), or enable the region of "
         "aws:region in AWS's console",
     ),
     Failure(
         "aws-not-allowed",
         _CODE % "UnauthorizedOperation|AccessDenied(?:Exception)?",
         "the AWS credentials may not do what the stack needs",
-        "allow the action that the line names to this user or role, or take other credentials: "
-        "pulumi config set aws:profile NAME",
+        "allow the action that the line names to this user or role, or take other credentials "
+        "(aws:profile in the stack's file)",
     ),
     Failure(
         "aws-quota",
@@ -95,6 +95,20 @@ AWS: tuple[Failure, ...] = (
         "gp3 storage: quota L-7A658B76",
     ),
     Failure(
+        "aws-disk-change",
+        _CODE % "VolumeModificationRateExceeded|IncorrectModificationState",
+        "AWS changes a disk once in six hours at most, and this one was changed a while ago",
+        "wait until then, and scripts/up; or put seatable-vllm:machine.data_disk back as it was",
+        passing=True,
+    ),
+    Failure(
+        "aws-spot-waits",
+        _CODE % "IncorrectSpotRequestState",
+        "AWS has stopped the spot machine, and starts it again by itself when there is room",
+        "wait, then scripts/up; with seatable-vllm:machine.market on-demand machines are always there",
+        passing=True,
+    ),
+    Failure(
         "aws-image",
         _CODE % r"InvalidAMIID\S*|ParameterNotFound" + r"|Deep Learning Base AMI is not found",
         "the region does not have the machine's image",
@@ -137,7 +151,7 @@ AWS: tuple[Failure, ...] = (
         r"Could not connect to the endpoint URL: |Connect timeout on endpoint URL: "
         r"|lookup \S+\.amazonaws\.com\S*: no such host",
         "AWS cannot be reached from this computer, or has no region of this name",
-        "check this computer's way out, and the region: pulumi config set aws:region NAME",
+        "check this computer's way out, and aws:region in the stack's file",
         passing=True,
     ),
 )

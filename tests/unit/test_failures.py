@@ -298,8 +298,8 @@ def test_a_very_long_line_is_cut_so_that_the_cause_stays_on_the_screen() -> None
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.name)
 def test_every_remedy_names_a_setting_or_a_command(failure: Failure) -> None:
-    commands = r"\b(?:scripts/[a-z]|systemctl |docker |usermod |pulumi config |timedatectl |ssh-keygen |ssh-add)"
-    assert re.search(rf"seatable-vllm:[a-z]|{commands}", failure.remedy)
+    commands = r"\b(?:scripts/[a-z]|systemctl |docker |usermod |timedatectl |ssh-keygen |ssh-add)"
+    assert re.search(rf"(?:seatable-vllm|aws):[a-z]|{commands}", failure.remedy)
     assert failure.cause
 
 

@@ -69,8 +69,8 @@ def region_of(machine: AwsMachine) -> str:
     region = pulumi.Config("aws").get("region")
     if not region:
         raise SettingsError(
-            "the stack's configuration cannot be used:\naws:region: missing; pulumi config set aws:region "
-            "eu-central-1 (or wherever your quota is)"
+            "the stack's configuration cannot be used:\naws:region: missing; write one "
+            "into the stack's file, such as aws:region: eu-central-1 (where your quota is)"
         )
     if not REGION.fullmatch(region):
         raise SettingsError(f"aws:region: {region!r} is no region; write one such as eu-central-1")

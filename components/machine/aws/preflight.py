@@ -33,7 +33,7 @@ def preflight(settings: Settings, *, parent: pulumi.Resource) -> pulumi.Output[O
         raise SettingsError(f"seatable-vllm:machine.kind: {machine.kind} is not made on AWS")
     if not region:
         raise SettingsError(
-            "aws:region: missing; name the region of the machine: pulumi config set aws:region eu-central-1"
+            "aws:region: missing; write one into the stack's file, such as aws:region: eu-central-1"
         )
     wanted = request_of(
         settings,
