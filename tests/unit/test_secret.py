@@ -30,8 +30,7 @@ def give(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Give:
 
     def engine(stack: str, *_: object) -> PulumiEngine:
         made = PulumiEngine.__new__(PulumiEngine)
-        parts = {"_name": stack, "_environment": {}, "_cli": SimpleNamespace(command=str(cli))}
-        for name, value in {**parts, "_stack": lambda **_: None}.items():
+        for name, value in {"_name": stack, "_environment": {}, "_stack": lambda **_: None}.items():
             monkeypatch.setattr(made, name, value, raising=False)
         return made
 
@@ -39,6 +38,7 @@ def give(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Give:
         monkeypatch.setattr(sys, "stdin", io.StringIO(value))
         return secret.main(["hugging_face_token", "--stack", "second"])
 
+    monkeypatch.setattr(PulumiEngine, "_cli", SimpleNamespace(command=str(cli)))
     monkeypatch.setattr(secret, "PulumiEngine", engine)
     monkeypatch.setattr(secret, "find_cli", lambda _: "")
     return run
