@@ -682,7 +682,7 @@ def test_the_machine_is_told_with_its_type_place_and_price(dev: Recorded) -> Non
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"region": None}, ["aws:region", "missing", "pulumi config set"]),
+        ({"region": None}, ["aws:region", "missing", "into the stack's file"]),
         ({"region": "Frankfurt"}, ["aws:region", "Frankfurt"]),
         ({"machine": {"zones": ["us-east-1a"]}}, ["zones", "us-east-1a", "eu-central-1"]),
         ({"machine": {"ssh_key": "~/.ssh/nobodys"}}, ["machine.ssh_key", "nobodys", "ssh-keygen"]),
