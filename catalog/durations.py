@@ -69,17 +69,17 @@ CHECKS_SECONDS = 10.0
 """The nine checks with a small answer each."""
 
 
-def image_seconds(megabytes: tuple[float, float]) -> float:
-    """Of a pull: what is slower, the way here or unpacking, which Docker does meanwhile."""
+def image_seconds(megabytes: tuple[float, float], disk: float = DISK_MB_PER_SECOND) -> float:
+    """Of a pull: what is slower, the way here or unpacking, which Docker does meanwhile. disk: MB/s."""
     compressed, unpacked = megabytes
-    return PROGRAM_SECONDS + max(compressed / NET_MB_PER_SECOND, unpacked / DISK_MB_PER_SECOND)
+    return PROGRAM_SECONDS + max(compressed / NET_MB_PER_SECOND, unpacked / disk)
 
 
-def weights_seconds(weights_bytes: int) -> float:
-    """Of fetching weights from the hub to the data disk."""
-    return PROGRAM_SECONDS + weights_bytes / 1e6 / min(NET_MB_PER_SECOND, DISK_MB_PER_SECOND)
+def weights_seconds(weights_bytes: int, disk: float = DISK_MB_PER_SECOND) -> float:
+    """Of fetching weights from the hub to the data disk. disk: its MB/s."""
+    return PROGRAM_SECONDS + weights_bytes / 1e6 / min(NET_MB_PER_SECOND, disk)
 
 
-def engine_seconds(device: Device, weights_bytes: int) -> float:
-    """Of an engine that starts: the weights, which memory still holds only where they are few, and the rest."""
-    return ENGINE_SECONDS[device] + weights_bytes / 1e6 / DISK_MB_PER_SECOND
+def engine_seconds(device: Device, weights_bytes: int, disk: float = DISK_MB_PER_SECOND) -> float:
+    """Of an engine that starts: its weights from the disk (MB/s), as memory holds few of them, and the rest."""
+    return ENGINE_SECONDS[device] + weights_bytes / 1e6 / disk

@@ -21,7 +21,7 @@ from catalog.models import KNOWN_MODELS
 from catalog.vllm import Device
 from rehearsal.order import ACCOUNT, REACHED, WEIGHTS_LOST, Part, in_order, program_order
 from scripts.commands.stacks import PROJECT, stack_settings
-from settings import Settings
+from settings import AwsMachine, Settings
 
 PLAIN_WIDTH = 132
 """Characters of a line where there is no terminal to ask."""
@@ -167,27 +167,36 @@ def typical_seconds(part: Part, settings: Settings) -> float:
     known = KNOWN_MODELS.get(settings.model.name)
     weights = known.shape.weights_bytes if known else durations.USUAL_WEIGHTS_BYTES
     device = device_of(settings)
+    root, data = _disks(settings)
     by_step: Mapping[str, float] = {
         "AWS account asked": durations.ASKED_SECONDS,
         "machine boots": durations.BOOT_SECONDS,
-        "engine image pulled": durations.image_seconds(durations.ENGINE_IMAGE_MB[device]),
-        "edge image pulled": durations.image_seconds(durations.SMALL_IMAGE_MB),
-        "Python image pulled": durations.image_seconds(durations.SMALL_IMAGE_MB),
-        "ACME image pulled": durations.image_seconds(durations.SMALL_IMAGE_MB),
+        "engine image pulled": durations.image_seconds(durations.ENGINE_IMAGE_MB[device], root),
+        "edge image pulled": durations.image_seconds(durations.SMALL_IMAGE_MB, root),
+        "Python image pulled": durations.image_seconds(durations.SMALL_IMAGE_MB, root),
+        "ACME image pulled": durations.image_seconds(durations.SMALL_IMAGE_MB, root),
         "certificate": durations.CERTIFICATE_SECONDS[settings.domain.tls] if settings.domain else 0.0,
-        "weights fetched": durations.HUB_CLIENT_SECONDS + durations.weights_seconds(weights),
+        "weights fetched": durations.HUB_CLIENT_SECONDS + durations.weights_seconds(weights, data),
         "weights present": durations.PROGRAM_SECONDS
         if AHEAD in part.waits_for
-        else durations.weights_seconds(weights),
+        else durations.weights_seconds(weights, data),
         "GPUs proved": durations.GPU_PROOF_SECONDS,
         "tool parser proved": durations.PARSER_PROOF_SECONDS,
         "checks": durations.CHECKS_SECONDS,
     }
     if part.name == ENGINE:
-        return durations.engine_seconds(device, weights)
+        return durations.engine_seconds(device, weights, data)
     if part.type.startswith("aws:"):
         return durations.AWS_SECONDS.get(part.type, durations.AWS_OTHER_SECONDS)
     return by_step.get(step_of(part.name), durations.PROGRAM_SECONDS)
+
+
+def _disks(settings: Settings) -> tuple[float, float]:
+    """MB/s of the disk with the images, and of that with the weights."""
+    machine = settings.machine
+    if isinstance(machine, AwsMachine):
+        return machine.root_disk_throughput, machine.data_disk.throughput
+    return durations.DISK_MB_PER_SECOND, durations.DISK_MB_PER_SECOND
 
 
 def device_of(settings: Settings) -> Device:

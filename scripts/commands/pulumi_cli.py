@@ -6,6 +6,7 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ FOLDER = PROJECT / ".pulumi-cli"
 
 _INSTALLER = """
 import sys
+import tempfile
 from pulumi.automation import PulumiCommand
 PulumiCommand.install(root=sys.argv[1])
 """
@@ -69,13 +71,19 @@ def workspace_environment(environment: Mapping[str, str] = os.environ) -> dict[s
     added["PULUMI_BACKEND_URL"] = f"file://{state}"
     if not ({"PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"} & environment.keys()):
         passphrase = PROJECT / ".state" / "passphrase"
-        # Of two first runs at once the later one takes over what the other has made.
-        with contextlib.suppress(FileExistsError):
-            descriptor = os.open(passphrase, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(32))
+        if not passphrase.exists():
+            _make_passphrase(passphrase)
         added["PULUMI_CONFIG_PASSPHRASE_FILE"] = str(passphrase)
     return added
+
+
+def _make_passphrase(path: Path) -> None:
+    """Writes a new one, 0600 and whole at once. Of two first runs the later one takes what the other has made."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent) as file:
+        file.write(secrets.token_urlsafe(32))
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)
 
 
 def _has_login(environment: Mapping[str, str]) -> bool:

@@ -158,6 +158,18 @@ def test_weights_that_wait_for_the_engines_image_make_the_way_longer(tmp_path: P
     assert beside.seconds < after.seconds
 
 
+@pytest.mark.parametrize("faster", ["root_disk_throughput: 500", "data_disk: {throughput: 500}"])
+def test_a_faster_disk_makes_the_way_shorter(faster: str, tmp_path: Path) -> None:
+    aws = "instance_types: [g6.xlarge], admin_cidrs: [198.51.100.7/32], ssh_key: ~/.ssh/none"
+    plans = [
+        plan_of(
+            "own", project_with(tmp_path, "own", f"  aws:region: eu-central-1\n  seatable-vllm:machine: {{{m}}}\n")
+        )
+        for m in (f"kind: aws, {aws}", f"kind: aws, {aws}, {faster}")
+    ]
+    assert plans[1].seconds < plans[0].seconds
+
+
 def test_every_resource_belongs_to_a_step_with_a_name(any_plan: Plan) -> None:
     named = {name for name, _ in plan_graph.STEPS}
     assert {each.name for each in any_plan.steps} <= named
