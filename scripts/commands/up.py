@@ -139,7 +139,10 @@ def take_over_what_is_there(here: DockerState, before: Engine | None, terminal: 
     """
     known = before.known() if before else Known()
     here.refuse_foreign(known.data_dirs)
-    for folder in known.data_dirs - {here.data}:
+    moved = known.data_dirs - {here.data}
+    if before and moved:
+        known = before.known()  # another run may have ended since the state was read
+    for folder in moved:
         replace(here, data=folder).remove_unknown(known.ids, terminal.line)
 
 

@@ -429,6 +429,7 @@ def test_the_data_folder_of_a_stack_that_is_up_can_be_moved_to_another_disk(
     stack: Deployment, tmp_path: Path
 ) -> None:
     """It is the remedy that a full disk is explained with."""
+    stack.up()
     stack.configure(machine={"data_dir": str(tmp_path / "larger")})
     try:
         assert re.search(r"the engine was away for \d+ s", stack.up().stderr)
