@@ -1,6 +1,5 @@
 """The one place that reads a stack's configuration from Pulumi, and the files that it names."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import pulumi
 from pulumi.runtime import config as runtime_config
 
 from components.renewal import aws_credentials as credentials_file
-from settings import NAMESPACE, SECRETS, Domain, Settings, SettingsError, parse
+from settings import NAMESPACE, SECRETS, Domain, Settings, SettingsError, settings_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 PEM = "-----BEGIN "
@@ -29,7 +28,7 @@ class GivenFiles:
 
 def load_settings() -> Settings:
     """The settings of the stack that is being deployed. Raises SettingsError with every problem at once."""
-    settings = parse(_stack_values())
+    settings = settings_of(_stack_texts())
     if settings.domain:
         given_files(settings.domain)
     return settings
@@ -70,19 +69,11 @@ def given_files(domain: Domain) -> GivenFiles:
     return GivenFiles(texts["certificate"], pulumi.Output.secret(key) if key else None, texts["acme_ca"])
 
 
-def _stack_values() -> Mapping[str, object]:
-    """Every key of our namespace but the secret ones. pulumi.Config cannot list keys, and a typing error
+def _stack_texts() -> Mapping[str, str | None]:
+    """Every key of our namespace; the secret ones are not read. pulumi.Config cannot list keys, and a typing error
     in a key must not pass in silence, so the runtime's own map of keys is asked."""
     prefix = f"{NAMESPACE}:"
     keys = {*runtime_config.get_config_env(), *runtime_config.CONFIG.get()}
-    names = [key.removeprefix(prefix) for key in sorted(keys) if key.startswith(prefix)]
     config = pulumi.Config(NAMESPACE)
-    return {name: _value(config.get(name)) if name not in SECRETS else None for name in names}
-
-
-def _value(text: str | None) -> object:
-    """A value as the stack file has it: Pulumi hands maps, lists and numbers over as JSON text."""
-    try:
-        return json.loads(text or "null")
-    except ValueError:
-        return text
+    names = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
+    return {f"{prefix}{name}": None if name in SECRETS else config.get(name) for name in names}

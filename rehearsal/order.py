@@ -21,8 +21,9 @@ from pulumi.runtime.rpc import UNKNOWN
 
 from catalog.aws.preflight import offer_unasked
 from rehearsal.monitor import LOCAL_RUN
-from rehearsal.run import PROJECT, run_program, stack_config
-from settings import NAMESPACE
+from rehearsal.run import PROJECT, run_program
+from rehearsal.stack_file import stack_config
+from settings import NAMESPACE, value_of
 
 ACCOUNT, REACHED, WEIGHTS_LOST = "account-asked", "machine-reached", "weights-lost"
 """The questions that the program has names for; others go by their function and arguments."""
@@ -104,7 +105,7 @@ def _config(stack: str, project: Path, folder: Path) -> dict[str, str]:
     """The stack's configuration, in which no key of this computer is needed and no secret has to be read."""
     config = stack_config(stack, project, secret=_STAND_IN)
     setting = f"{NAMESPACE}:machine"
-    machine = json.loads(config.get(setting, "{}"))
+    machine = value_of("machine", config.get(setting))
     if isinstance(machine, dict) and (machine.get("kind") == "aws" or "ssh_key" in machine):
         key = folder / "key"
         key.touch(mode=0o600)
@@ -112,7 +113,7 @@ def _config(stack: str, project: Path, folder: Path) -> dict[str, str]:
         machine["ssh_key"] = str(key)
     if isinstance(machine, dict) and "host_key" in machine:
         del machine["host_key"]  # the program would write it down for ssh
-    return {**config, setting: json.dumps(machine)} if machine else config
+    return {**config, setting: json.dumps(machine)} if isinstance(machine, dict) else config
 
 
 class _StandIns(Mocks):

@@ -2,7 +2,6 @@
 
 import asyncio
 import atexit
-import json
 import logging
 import runpy
 import sys
@@ -15,14 +14,13 @@ from pulumi.runtime import get_root_resource, set_all_config, set_mocks
 from pulumi.runtime.mocks import MockMonitor, Mocks
 from pulumi.runtime.stack import Stack, run_pulumi_func
 from pulumi.runtime.sync_await import _ensure_event_loop, _sync_await
-from ruamel.yaml import YAML
 
 from rehearsal.errors import RehearsalError
 from rehearsal.monitor import Counts, Rehearsing
 from rehearsal.resources import Say
-from rehearsal.stack_file import read_config
+from rehearsal.stack_file import stack_config
 from rehearsal.state import Made, State, exclusive
-from settings import NAMESPACE
+from settings import NAMESPACE, value_of
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -32,31 +30,14 @@ def state_path(stack: str, project: Path = PROJECT) -> Path:
     return project / ".state" / stack / "rehearsal.json"
 
 
-def stack_config(stack: str, project: Path = PROJECT, *, secret: str | None = None) -> dict[str, str]:
-    """The stack file's configuration as Pulumi would hand it over: full keys, values as text or JSON.
-
-    secret: what stands for an encrypted value; None: such a value is an error.
-    """
-    values = read_config(stack, project)
-    name = YAML(typ="safe").load((project / "Pulumi.yaml").read_text())["name"]
-    return {key if ":" in key else f"{name}:{key}": _text(key, value, secret) for key, value in values.items()}
-
-
-def _text(key: str, value: object, secret: str | None) -> str:
-    if isinstance(value, dict) and set(value) == {"secure"}:
-        if secret is not None:
-            return secret
-        raise RehearsalError(f"{key} is encrypted, and only the Pulumi CLI can read it; use `pulumi up`")
-    return value if isinstance(value, str) else json.dumps(value)
-
-
 def up(stack: str, say: Say, project: Path = PROJECT) -> tuple[Counts, dict[str, Any]]:
     """Makes everything that the program asks for. What was done, and the stack's outputs.
 
     Raises RehearsalError with the failures of all resources; what was made until then is kept for the next run.
     """
     config = stack_config(stack, project)
-    if json.loads(config.get(f"{NAMESPACE}:machine", "{}")).get("kind") == "aws":
+    machine = value_of("machine", config.get(f"{NAMESPACE}:machine"))
+    if isinstance(machine, dict) and machine.get("kind") == "aws":
         raise RehearsalError(
             f"the rehearsal makes nothing on AWS: {stack} needs the Pulumi CLI (https://www.pulumi.com/docs/install)"
         )

@@ -10,6 +10,7 @@ from settings.loading import NAMESPACE, SECRETS, SettingsError, parse
 from settings.machines import HostMachine, LocalMachine
 from settings.model import OPTIONS_WE_OWN, Model
 from settings.stack import HTTPS_PORT, Client, Images, Settings
+from settings.values import settings_of, value_of
 from settings.words import SshTarget
 
 __all__ = [
@@ -28,4 +29,6 @@ __all__ = [
     "SettingsError",
     "SshTarget",
     "parse",
+    "settings_of",
+    "value_of",
 ]

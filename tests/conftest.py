@@ -32,7 +32,7 @@ from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import Stack
 
 from catalog.aws.preflight import Offer
-from rehearsal.run import stack_config
+from rehearsal.stack_file import stack_config
 
 # An Output that is formatted into a text yields a help text in place of the value; here it raises.
 os.environ["PULUMI_ERROR_OUTPUT_STRING"] = "true"

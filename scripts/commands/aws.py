@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.aws.tags import tags_of
-from rehearsal.stack_file import read_config
+from rehearsal.stack_file import stack_config
 from scripts.commands.errors import CommandError, failure
 from scripts.commands.stacks import PROJECT
 from settings import AwsMachine, Settings
@@ -201,7 +201,7 @@ def region_of(stack: str, project: Path = PROJECT) -> Aws:
     """The region that the stack's file names. CommandError where neither it nor the environment does."""
     import boto3  # noqa: PLC0415
 
-    config = read_config(stack, project)
+    config = stack_config(stack, project, secret="")
     profile = config.get("aws:profile")
     region = config.get("aws:region") or boto3.Session().region_name
     if not region:

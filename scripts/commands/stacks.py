@@ -1,5 +1,6 @@
 """The stacks of this project as the commands see them: their files, settings and what is known of a stack."""
 
+import copy
 import io
 import re
 import shutil
@@ -9,40 +10,61 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from rehearsal.stack_file import read_config, stack_file
-from settings import NAMESPACE, SECRETS, Settings, parse
+from rehearsal.stack_file import full_key, project_default, stack_config, stack_file
+from settings import NAMESPACE, SECRETS, Settings, SettingsError, settings_of, value_of
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 DEFAULT_STACK = "local"
 
 
-def stack_settings(stack: str, project: Path = PROJECT) -> Settings:
-    """The settings that the stack's file gives. Raises SettingsError with every problem.
+_ENCRYPTED = "\0encrypted"
+"""Stands for what only the Pulumi CLI can read; no file can hold it."""
 
-    Values that only Pulumi can read (encrypted ones) are secrets and no part of the settings.
+
+def stack_settings(stack: str, project: Path = PROJECT) -> Settings:
+    """The settings that the stack's file gives, read as the program reads them. SettingsError with every problem.
+
+    Encrypted secrets are no part of the settings; another setting that is encrypted is a problem.
     """
+    texts = stack_config(stack, project, secret=_ENCRYPTED)
     prefix = f"{NAMESPACE}:"
-    values = {
-        key.removeprefix(prefix): value
-        for key, value in read_config(stack, project).items()
-        if key.startswith(prefix) or ":" not in key
-    }
-    return parse({key: value for key, value in values.items() if key not in SECRETS})
+    hidden = [
+        key
+        for key, text in texts.items()
+        if text == _ENCRYPTED and key.startswith(prefix) and key.removeprefix(prefix) not in SECRETS
+    ]
+    if hidden:
+        raise SettingsError(
+            "\n".join(
+                f"{key}: is encrypted in Pulumi.{stack}.yaml, and only {', '.join(sorted(SECRETS))} may be: "
+                "write it in clear"
+                for key in hidden
+            )
+        )
+    return settings_of(texts)
 
 
 def set_in_stack_file(stack: str, key: Sequence[str], value: Any, project: Path = PROJECT) -> None:
     """Writes one value into the stack's file and leaves everything else in it as it is, comments too.
 
-    key: the setting and the keys inside it. A value of None removes the entry.
+    key: the setting and the keys inside it. A value of None removes the entry. A map that is there as JSON text,
+    or in Pulumi.yaml alone, becomes one in the stack's file.
     """
     path = stack_file(stack, project)
     text = path.read_text()
     editor = _editor(text)
     document: Any = editor.load(text) or {}
-    # Pulumi takes a key without a namespace for one of the project's.
-    setting = key[0] if key[0] in (document.get("config") or {}) else f"{NAMESPACE}:{key[0]}"
-    inner: Any = document
-    for part in ("config", setting, *key[1:-1]):
+    if not document.get("config"):
+        document["config"] = {}
+    config: Any = document["config"]
+    wanted = f"{NAMESPACE}:{key[0]}"
+    setting = next((each for each in config if full_key(str(each), NAMESPACE) == wanted), wanted)
+    if isinstance(config.get(setting), str):
+        config[setting] = value_of(key[0], config[setting])
+    elif setting not in config:
+        config[setting] = copy.deepcopy(project_default(key[0], project)) or {}
+    inner: Any = config
+    for part in (setting, *key[1:-1]):
         if not inner.get(part):
             inner[part] = {}
         inner = inner[part]

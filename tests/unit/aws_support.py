@@ -46,6 +46,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def stack(project: Path, text: str = STACK_FILE, name: str = "gpu") -> AwsStack:
     """The stack of this file in the project."""
+    (project / "Pulumi.yaml").write_text("name: seatable-vllm\nruntime: python\n")
     (project / f"Pulumi.{name}.yaml").write_text(text)
     return again(project, name)
 

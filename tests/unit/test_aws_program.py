@@ -23,7 +23,7 @@ import yaml
 
 from components.machine.aws.access import SESSION_PROGRAMS
 from components.machine.aws.instance import MAX_USER_DATA_BYTES
-from rehearsal.run import stack_config
+from rehearsal.stack_file import stack_config
 from tests.conftest import AMI, PUBLIC_KEY, fake_key
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rehearsal.run import stack_config
+from rehearsal.stack_file import stack_config
 
 if TYPE_CHECKING:
     from tests.conftest import RecordProgram, Registered

@@ -215,6 +215,7 @@ def test_comments_and_lists_in_the_file_stay_where_they_are(tmp_path: Path) -> N
         "  # who may use it",
         '  seatable-vllm:clients: {seatable: {kind: seatable, cidrs: ["127.0.0.1/32"]}}',
     ]
+    (tmp_path / "Pulumi.yaml").write_text("name: seatable-vllm\n")
     file = tmp_path / "Pulumi.gpu.yaml"
     file.write_text("\n".join(lines) + "\n")
     for zone in "abc":

@@ -19,7 +19,7 @@ import pytest
 from catalog import durations
 from rehearsal.errors import RehearsalError
 from rehearsal.order import ACCOUNT, REACHED, WEIGHTS_LOST, Part, in_order, program_order
-from rehearsal.run import stack_config
+from rehearsal.stack_file import stack_config
 from scripts.commands import plan, plan_graph
 from scripts.commands.plan_graph import Plan, Step, plan_of
 from scripts.commands.stacks import PROJECT

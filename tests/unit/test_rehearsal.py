@@ -28,7 +28,7 @@ from rehearsal.docker_resources import _create_arguments, _make_way, nanoseconds
 from rehearsal.errors import RehearsalError
 from rehearsal.monitor import Rehearsing, plain
 from rehearsal.resources import LocalCommand, RandomPassword
-from rehearsal.stack_file import stack_names
+from rehearsal.stack_file import stack_config, stack_names
 from rehearsal.state import Made, State, exclusive
 
 if TYPE_CHECKING:
@@ -450,7 +450,7 @@ def project(tmp_path: Path) -> Path:
 
 def config(project: Path, text: str) -> dict[str, str]:
     (project / "Pulumi.tried.yaml").write_text(text)
-    return run.stack_config("tried", project)
+    return stack_config("tried", project)
 
 
 def test_values_are_handed_over_as_pulumi_does_text_as_it_is_and_the_rest_as_json(project: Path) -> None:
@@ -476,7 +476,7 @@ def test_a_stack_file_without_configuration_is_an_empty_one(text: str, project: 
 
 def test_a_stack_that_does_not_exist_is_refused_with_the_names_of_those_that_do(project: Path) -> None:
     with pytest.raises(RehearsalError) as refused:
-        run.stack_config("prdo", project)
+        stack_config("prdo", project)
     assert "'prdo'" in str(refused.value)
     assert "good" in str(refused.value)
 
@@ -520,7 +520,7 @@ def test_the_refusal_of_a_stack_file_names_the_line_and_quotes_nothing_of_it(pro
 @pytest.mark.parametrize("name", ["", "../good", "a b", "-h", "a/b", ".good", "göod", "good\n"])
 def test_a_name_that_no_stack_can_have_is_refused_before_any_file_is_looked_for(name: str, project: Path) -> None:
     with pytest.raises(RehearsalError, match="is no name of a stack; use letters"):
-        run.stack_config(name, project)
+        stack_config(name, project)
 
 
 @pytest.mark.parametrize("name", ["pulumi", "passphrase"])
@@ -528,7 +528,7 @@ def test_a_stack_cannot_have_the_name_of_what_lies_beside_the_stacks(name: str, 
     # `scripts/down pulumi --purge` would remove .state/pulumi, where the states of all stacks are.
     (project / f"Pulumi.{name}.yaml").write_text("config: {}\n")
     with pytest.raises(RehearsalError, match=f"cannot be called {name}"):
-        run.stack_config(name, project)
+        stack_config(name, project)
 
 
 def test_a_stacks_name_may_have_dots(project: Path) -> None:
