@@ -7,6 +7,7 @@ import argparse
 
 from scripts.commands import up
 from scripts.commands.errors import CommandError
+from scripts.commands.shown_keys import add_show_secrets
 from scripts.commands.stacks import DEFAULT_STACK, set_in_stack_file, stack_settings
 
 
@@ -17,6 +18,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--stack", default=DEFAULT_STACK, help="the client's stack (%(default)s)")
     parser.add_argument("--finish", action="store_true", help="take the old key out")
     parser.add_argument("--rehearse", action="store_true", help="without the Pulumi CLI, even where there is one")
+    add_show_secrets(parser)
     options = parser.parse_args(arguments)
     settings = stack_settings(options.stack)
     if options.client not in settings.clients:
@@ -27,11 +29,12 @@ def main(arguments: list[str]) -> int:
         print(f"{options.client} has one key, so there is no old one to take out; {again} makes the next one")
         return 1
     set_in_stack_file(options.stack, ("key_generations", options.client), generations)
-    status = up.main([options.stack, *(["--rehearse"] if options.rehearse else [])])
+    passed_on = ["--rehearse"] * options.rehearse + ["--show-secrets"] * options.show_secrets
+    status = up.main([options.stack, *passed_on])
     if not options.finish:
         print(
-            f"\nboth keys of {options.client} are valid. Give it the settings above, then:"
-            f" scripts/rotate-key {options.client} --stack {options.stack} --finish"
+            f"\nboth keys of {options.client} are valid. Give it its new settings (scripts/output {options.stack}"
+            f" clients), then: scripts/rotate-key {options.client} --stack {options.stack} --finish"
         )
     return status
 

@@ -27,6 +27,7 @@ from scripts.commands.failure_text import last_lines
 from scripts.commands.places import Host, NotMade, host_of, reached
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
+from scripts.commands.shown_keys import add_show_secrets, may_show_keys, without_keys
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
 from scripts.commands.target import client_target
 from scripts.commands.terminal import Terminal, print_block
@@ -67,6 +68,7 @@ def main(arguments: list[str]) -> int:
         metavar="SECONDS",
         help="how long a machine behind SSH is waited for that does not answer yet (%(default)s)",
     )
+    add_show_secrets(parser)
     options = parser.parse_args(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
@@ -99,7 +101,7 @@ def main(arguments: list[str]) -> int:
     prove(order, options.stack, present_host(options.stack, settings), terminal)
     if settings.domain:
         terminal.line("proved on the machine itself; scripts/check asks from where a client is")
-    tell(options.stack, outcome, terminal)
+    tell(options.stack, outcome, terminal, show_keys=may_show_keys(options.show_secrets))
     return 0
 
 
@@ -255,8 +257,8 @@ def prove(order: gate.Order, stack: str, host: Host | None, terminal: Terminal) 
         raise CommandError(f"{told}\n\n{stack} is not up.\n{last_lines(told)}")
 
 
-def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
-    """The end: what changed, and how to use the endpoint."""
+def tell(stack: str, outcome: Outcome, terminal: Terminal, *, show_keys: bool) -> None:
+    """The end: what changed, and how to use the endpoint. show_keys: whether the texts keep the keys in them."""
     if outcome.nothing_changed:
         terminal.line(f"nothing changed: {outcome.unchanged} resources are as they should be")
     else:
@@ -279,8 +281,8 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal) -> None:
         "endpoint",
         f"{outputs['endpoint']}\nmodel: {outputs['model']}, {outputs['max_model_len']} tokens{at_once}",
     )
-    for name, what in SETTINGS_TEXTS.items():
+    for name, what in {**SETTINGS_TEXTS, "curl": "try it"}.items():
         if name in outputs:
-            print_block(what, outputs[name])
-    print_block("try it", outputs["curl"])
+            text = outputs[name]
+            print_block(what, text if show_keys else without_keys(text, outputs, stack, name))
     terminal.line(f"\nmore: scripts/output {stack}, scripts/check {stack}, scripts/down {stack}")

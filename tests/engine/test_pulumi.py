@@ -64,7 +64,7 @@ def test_a_preview_of_what_is_deployed_is_empty(pulumi_stack: PulumiStack, more:
 
 def test_scripts_output_prints_what_pulumi_prints(pulumi_stack: PulumiStack) -> None:
     done = pulumi_stack.pulumi("stack", "output", "--json", "--show-secrets")
-    assert json.loads(done.stdout) == json.loads(pulumi_stack.output("--json"))
+    assert json.loads(done.stdout) == json.loads(pulumi_stack.output("--json", "--show-secrets"))
 
 
 def test_no_key_stands_in_the_state_in_clear(pulumi_stack: PulumiStack, backend: Path) -> None:

@@ -249,7 +249,7 @@ class Deployment:
     def outputs(self) -> dict[str, Any]:
         """Every output of the stack by name, secrets opened, as of the last `up` or `rotate_key`."""
         if self._outputs is None:
-            self._outputs = json.loads(self.output("--json"))
+            self._outputs = json.loads(self.output("--json", "--show-secrets"))
         return dict(self._outputs or {})
 
     def purge(self) -> None:

@@ -320,7 +320,7 @@ def test_up_prints_keys_in_the_settings_block_and_the_curl_line_alone(
     deployment: Deployment, secrets: Secrets
 ) -> None:
     """Those two are what it is asked for; the rest often ends up in a ticket."""
-    done = deployment.up()
+    done = deployment.checkout.run("up", deployment.stack, *deployment.how, "--show-secrets")
     assert not secrets.found_in(done.stderr)
     blocks = dict(block.split("\n", 1) for block in done.stdout.split("\n--- ")[1:])
     assert set(blocks) == {"endpoint", "settings for SeaTable AI", "try it"}
@@ -331,6 +331,16 @@ def test_up_prints_keys_in_the_settings_block_and_the_curl_line_alone(
     assert not secrets.found_in("\n".join(rest))
     assert len(secrets.found_in(blocks["try it"])) == 1
     assert deployment.engine_key() not in done.stdout
+
+
+def test_up_prints_no_key_where_nobody_looks_but_the_command_that_does(
+    deployment: Deployment, secrets: Secrets
+) -> None:
+    """What is read here is a pipe, as the log of a CI is."""
+    done = deployment.up()
+    assert not secrets.found_in(done.stdout + done.stderr)
+    for name in ("seatable_yaml", "curl"):
+        assert f"<scripts/output {deployment.stack} {name}>" in done.stdout
 
 
 def test_no_key_is_in_the_words_of_an_up_that_fails_at_its_beginning(
@@ -369,6 +379,9 @@ def test_no_key_is_in_the_words_of_an_up_that_fails_with_the_keys_in_hand(
         ("check", "STACK"),
         ("check", "STACK", "--client", "agents"),
         ("check", "STACK", "--client", "nobody"),
+        ("output", "STACK"),
+        ("output", "STACK", "--json"),
+        ("doctor", "STACK"),
         ("output", "STACK", "nothing"),
         ("output", "STACK", "endpoint"),
         ("output", "STACK", "machine", "--json"),
