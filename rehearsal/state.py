@@ -1,9 +1,12 @@
 """What a rehearsal has made, kept in one 0600 file per stack, because keys are in it."""
 
 import contextlib
+import datetime
 import fcntl
+import getpass
 import json
 import os
+import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -78,9 +81,20 @@ class State:
 def exclusive(path: Path) -> Iterator[None]:
     """Holds the stack for this process; RehearsalError when another run has it."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
+    with path.with_suffix(".lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise RehearsalError("another run of this stack is under way; wait for it to end") from None
+            lock.seek(0)
+            raise RehearsalError(
+                f"another run of this stack is under way ({lock.read().strip()}); wait for it to end. Its lock ends "
+                "with its process"
+            ) from None
+        lock.truncate(0)
+        now = datetime.datetime.now(datetime.UTC)
+        user = str(os.getuid())
+        with contextlib.suppress(KeyError, OSError):  # a container may know no name for its user
+            user = getpass.getuser()
+        lock.write(f"{user} on {socket.gethostname()}, process {os.getpid()}, since {now:%F %T %Z}\n")
+        lock.flush()
         yield

@@ -21,6 +21,7 @@ from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_cli import workspace_environment
+from scripts.commands.pulumi_lock import Lock, Run, judge, noted, refusal
 from scripts.commands.stacks import PROJECT
 from settings import NAMESPACE
 
@@ -61,7 +62,8 @@ class PulumiEngine:
             say(line)
 
         try:
-            self._run("up", *_QUIETLY, *(["--refresh"] if refresh else []), on_output=heard)
+            with noted(self._note):
+                self._run("up", *_QUIETLY, *(["--refresh"] if refresh else []), on_output=heard)
         except automation.CommandError as error:
             raise CommandError("\n".join(lines) or str(error)) from None
         finally:
@@ -116,7 +118,8 @@ class PulumiEngine:
         self._wait_for_lock(say)
         left = self.here.remove_unknown((self._known() or Known()).ids, say) if self.here else 0
         try:
-            self._run("destroy", *_QUIETLY, on_output=say)
+            with noted(self._note):
+                self._run("destroy", *_QUIETLY, on_output=say)
         except automation.CommandError as error:
             raise CommandError(str(error)) from None
         return left + self._last_changes().get("delete", 0)
@@ -230,25 +233,40 @@ class PulumiEngine:
         )
 
     def _wait_for_lock(self, say: Say) -> None:
-        """Waits for another run that lives, and breaks the lock of one that was killed (file backend only)."""
+        """Waits for another run that lives; breaks the lock of one that is gone for certain (file backend only).
+
+        CommandError where that cannot be told from here: the holder may be on another computer, or in a container.
+        """
         begin = time.monotonic()
-        while holders := self._lock_holders():
-            if not any(_alive(pid) for pid in holders):
+        while locks := self._locks():
+            here = Run.here()
+            verdicts = {lock: judge(lock, self._note, here) for lock in locks}
+            for lock, verdict in verdicts.items():
+                if verdict == "unknown":
+                    raise refusal(self._name, lock, self._environment, self._cli.command)
+            lives = [lock for lock, verdict in verdicts.items() if verdict == "lives"]
+            if not lives:
                 say("breaking the lock of a run that was killed")
                 self._run("cancel", "--yes")
                 return
             if time.monotonic() - begin > LOCK_PATIENCE_SECONDS:
-                raise CommandError(f"another run of this stack (process {holders[0]}) does not end; stop it first")
-            say(f"waiting for another run of this stack (process {holders[0]}) to end")
+                raise CommandError(f"another run of this stack ({lives[0]}) does not end; stop it first")
+            say(f"waiting for another run of this stack ({lives[0]}) to end")
             time.sleep(2)
 
-    def _lock_holders(self) -> list[int]:
+    @property
+    def _note(self) -> Path:
+        """Where a run of this checkout notes itself while it changes the stack."""
+        return PROJECT / ".state" / self._name / "run.json"
+
+    def _locks(self) -> list[Lock]:
         url = self._environment.get("PULUMI_BACKEND_URL") or os.environ.get("PULUMI_BACKEND_URL", "")
-        backend = url.removeprefix("file://") if url.startswith("file:///") else ""
-        locks = Path(backend, ".pulumi", "locks", "organization", "seatable-vllm", self._name) if backend else None
-        if locks is None or not locks.is_dir():
+        if not url.startswith("file://"):
             return []
-        return [int(json.loads(path.read_text())["pid"]) for path in locks.glob("*.json")]
+        backend = PROJECT / Path(url.removeprefix("file://").partition("?")[0]).expanduser()
+        folder = backend / ".pulumi" / "locks" / "organization" / "seatable-vllm" / self._name
+        # One that its holder has just removed is none.
+        return [lock for path in sorted(folder.glob("*.json")) if (lock := Lock.read(path)) and path.exists()]
 
 
 def generated_in(state: Mapping[str, Any], name: str) -> str | None:
@@ -291,13 +309,3 @@ def _cli(root: str) -> automation.PulumiCommand:
 def _outcome(changes: Mapping[str, int], outputs: dict[str, Any]) -> Outcome:
     changed = sum(number for kind, number in changes.items() if "update" in kind or "replace" in kind)
     return Outcome(changes.get("create", 0), changed, changes.get("delete", 0), changes.get("same", 0), outputs)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
