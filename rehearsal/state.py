@@ -87,8 +87,8 @@ def exclusive(path: Path) -> Iterator[None]:
         except OSError:
             lock.seek(0)
             raise RehearsalError(
-                f"another run of this stack is under way ({lock.read().strip()}); wait for it to end. Its lock ends "
-                "with its process"
+                f"another run of this stack is under way ({lock.read().strip()}); wait for it to end. Its lock "
+                "ends with its process"
             ) from None
         lock.truncate(0)
         now = datetime.datetime.now(datetime.UTC)

@@ -24,7 +24,7 @@ INITIAL_PIDS = "pid:[4026531836]"
 """The PID namespace of a machine itself, the same number on every Linux (include/linux/proc_ns.h)."""
 
 CLOCK_SECONDS = 60
-"""How far the start of a process may be off: it is counted from a boot time that follows the clock's corrections."""
+"""How far the start of a process may be off: the boot time that it is counted from follows the clock."""
 
 Verdict = Literal["lives", "gone", "unknown"]
 

@@ -1,7 +1,7 @@
-"""Unit tier: whose lock of Pulumi's file backend is broken. Real lock files, processes, and a CLI that is a script.
+"""Unit tier: whose lock of Pulumi's file backend is broken. Real lock files and processes; the CLI is a script.
 
-The other computer and the container are host names and notes that a test writes. What these tests do NOT prove: that
-the CLI writes its locks in this form, which is that of its file backend (the engine tier kills real runs).
+The other computer and the container are host names and notes that a test writes. What these tests do NOT prove:
+that the CLI writes its locks in this form, which is that of its file backend (the engine tier kills real runs).
 """
 
 from __future__ import annotations

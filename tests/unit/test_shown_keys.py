@@ -1,8 +1,8 @@
 """Unit tier: keys are printed on a terminal, or where they are asked for, and nowhere else.
 
 The commands run in processes of their own, with a real pseudo-terminal or a pipe as their standard output, on
-outputs of the test's own. What these tests do NOT prove: that no other text of a running stack has a key in it (the
-live tier searches all that is printed), nor that every CI says that it is one.
+outputs of the test's own. What these tests do NOT prove: that no other text of a running stack has a key in it
+(the live tier searches all that is printed), nor that every CI says that it is one.
 """
 
 from __future__ import annotations
