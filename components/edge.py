@@ -76,7 +76,12 @@ class Edge(pulumi.ComponentResource):
         self.base_url = base_url(certificates.host if certificates else None, machine.address, args["port"])
         image = ContainerImage(
             f"{name}-image",
-            {"machine": machine, "source": HAPROXY, "override": args["images"].haproxy},
+            {
+                "machine": machine,
+                "source": HAPROXY,
+                "override": args["images"].haproxy,
+                "pulled": args["images"].pulled.haproxy,
+            },
             pulumi.ResourceOptions(parent=self),
         )
         files = self._files()

@@ -30,6 +30,8 @@ class WeightsAheadArgs(TypedDict):
     """The engine's image and its stand-in: where one of them is there, there is nothing to be ahead of."""
     engine_override: str | None
     """Another reference from the stack's settings, or None."""
+    engine_pulled: str | None
+    """What `scripts/up --pull` has found newest of it, or None."""
     model: str
     """The model's id on the hub."""
     revision: str | None
@@ -51,7 +53,7 @@ class WeightsAhead(pulumi.ComponentResource):
     def __init__(self, name: str, args: WeightsAheadArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
         machine = args["machine"]
-        plan = references(args["engine"], args["engine_override"]).apply(
+        plan = references(args["engine"], args["engine_override"], args["engine_pulled"]).apply(
             lambda engine: Plan(machine.data_dir, args["model"], args["image"], engine)
         )
         pull = plan.apply(image_program)

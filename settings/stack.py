@@ -12,7 +12,17 @@ from settings.aws import AwsMachine
 from settings.domain import Domain
 from settings.machines import LocalMachine, MachineSettings
 from settings.model import Model
-from settings.words import ClientName, EdgePort, ImageReference, Network, Port, RulesError, Tree, written
+from settings.words import (
+    ClientName,
+    EdgePort,
+    ImageReference,
+    Network,
+    Port,
+    PulledReference,
+    RulesError,
+    Tree,
+    written,
+)
 
 
 class Client(Tree):
@@ -48,6 +58,13 @@ class Ports(Tree):
         return self
 
 
+class Pulled(Tree):
+    """The newest images that `scripts/up --pull` has found; each is used as long as the rest of its name is."""
+
+    vllm: PulledReference | None = None
+    haproxy: PulledReference | None = None
+
+
 class Images(Tree):
     """Other container images than the pinned ones: a mirror, or a digest. They are never made here."""
 
@@ -56,6 +73,8 @@ class Images(Tree):
     lego: ImageReference | None = None
     python: ImageReference | None = None
     """Fetches weights while vLLM's image is pulled; "none": they wait for that."""
+    pulled: Pulled = Pulled()
+    """Written by `scripts/up --pull`."""
 
 
 KeyGenerations = Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2)]

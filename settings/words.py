@@ -171,6 +171,13 @@ ImageReference = Annotated[
     str,
     text_like(r"[a-z0-9][A-Za-z0-9._/:@-]*", "is no image reference; write NAME:TAG or NAME@sha256:DIGEST"),
 ]
+PulledReference = Annotated[
+    str,
+    text_like(
+        r"[a-z0-9][A-Za-z0-9._/:-]*@sha256:[0-9a-f]{64}",
+        "is no image with its digest; write NAME:TAG@sha256:DIGEST",
+    ),
+]
 DataDir = Annotated[
     str,
     text_like(

@@ -24,6 +24,7 @@ from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
+from scripts.commands.newer_images import pull_newer
 from scripts.commands.places import Host, NotMade, host_of, reached
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
@@ -68,6 +69,9 @@ def main(arguments: list[str]) -> int:
         metavar="SECONDS",
         help="how long a machine behind SSH is waited for that does not answer yet (%(default)s)",
     )
+    parser.add_argument(
+        "--pull", action="store_true", help="ask the registry for newer images under the names that the stack uses"
+    )
     add_show_secrets(parser)
     options = parser.parse_args(arguments)
     terminal = Terminal()
@@ -89,6 +93,8 @@ def main(arguments: list[str]) -> int:
             before.here = here
         if here:
             take_over_what_is_there(here, before, terminal)
+            if options.pull:
+                pull_newer(options.stack, settings, host, here, terminal)
         engine = choose_engine(options.stack, here, before, options.rehearse, terminal)
         for name in here.stopped() if here else ():
             terminal.line(f"{name} does not run; starting it again")

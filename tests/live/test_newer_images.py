@@ -1,0 +1,120 @@
+"""A newer image under the name that a stack uses: `scripts/up --pull`, real Docker, a registry of the test's own.
+
+The edge's image comes from that registry; the engine's is whatever this computer has. What this does NOT prove:
+the same on a machine behind SSH (the program is the same, the unit tier shows that it is sent there), or under the
+Pulumi CLI, which is given the digest by the same setting.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from catalog.images import HAPROXY
+from images.obtain import obtain
+from tests.live.harness import Checkout, Deployment, docker_client
+from tests.live.registry import Registry
+
+pytestmark = pytest.mark.beside
+
+REPOSITORY = "seatable-vllm-tests/haproxy"
+
+
+def docker(*words: str, text: str | None = None) -> str:
+    done = subprocess.run(["docker", *words], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Registry]:
+    """A registry with an image as tag 3, and with what it will be rebuilt to as tag next."""
+    with Registry() as served:
+        base = obtain(HAPROXY, print)
+        names = [served.name(REPOSITORY, tag) for tag in ("next", "3")]
+        try:
+            for name in names:
+                docker("build", "--quiet", "--tag", name, "-", text=f"FROM {base}\nLABEL rebuilt={name[-1]}\n")
+                docker("push", "--quiet", name)
+            docker("rmi", "--force", names[0])
+            yield served
+        finally:
+            mine = [name for each in docker_client().images.list() for name in (*each.tags, *_digests(each))]
+            for name in (name for name in mine if REPOSITORY in name):
+                subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=False)
+
+
+def _digests(image: object) -> list[str]:
+    return list(getattr(image, "attrs", {}).get("RepoDigests") or [])
+
+
+@pytest.fixture(scope="module")
+def stack(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
+    made = Deployment(checkout, "pull", {"images": {"haproxy": registry.name(REPOSITORY, "3")}})
+    try:
+        made.up()
+        yield made
+    finally:
+        made.purge()
+
+
+def rebuilt(stack: Deployment) -> str:
+    """Which of the two images the edge runs on."""
+    return str(docker_client().containers.get(stack.edge).image.labels["rebuilt"])
+
+
+def up(stack: Deployment, *words: str) -> subprocess.CompletedProcess[str]:
+    return stack.checkout.run("up", stack.stack, *stack.how, *words)
+
+
+def test_a_newer_image_is_taken_when_it_is_asked_for_and_once(stack: Deployment, registry: Registry) -> None:
+    name = registry.name(REPOSITORY, "3")
+    before = stack.containers()
+    assert f"{name}: nothing newer than sha256:" in up(stack, "--pull").stderr
+    assert stack.containers() == before
+    registry.move(REPOSITORY, "3", "next")
+    stack.up()
+    assert stack.containers() == before, "nobody has asked for it"
+    done = up(stack, "--pull")
+    assert done.returncode == 0, done.stderr
+    old, new = (registry_digest(registry, tag) for tag in ("old", "3"))
+    assert f"{name}: newer, {old} -> {new} (in Pulumi.{stack.stack}.yaml as images.pulled.haproxy" in done.stderr
+    assert rebuilt(stack) == "t"
+    assert stack.container(stack.engine) == before[stack.engine]
+    assert stack.ask("GET", "/v1/models", key=stack.key()).status == 200
+    after = stack.containers()
+    assert "nothing changed" in up(stack, "--pull").stderr
+    assert "nothing changed" in stack.up().stderr
+    assert stack.containers() == after
+    # The way back that it names.
+    stack.configure(images={"haproxy": name, "pulled": {"haproxy": f"{name}@{old}"}})
+    stack.up()
+    assert rebuilt(stack) == "3"
+
+
+def registry_digest(registry: Registry, tag: str) -> str:
+    """The digest of a tag; `old` is that of the image which is no longer under any of the two."""
+    named = {registry.manifests[REPOSITORY, each][1] for each in ("3", "next")}
+    texts = {key[1]: text for key, (_, text) in registry.manifests.items() if key[1].startswith("sha256:")}
+    if tag == "old":
+        return next(digest for digest, text in texts.items() if text not in named)
+    return next(digest for digest, text in texts.items() if text == registry.manifests[REPOSITORY, tag][1])
+
+
+def test_a_registry_that_does_not_answer_ends_up_before_anything_is_changed(
+    stack: Deployment, registry: Registry, tmp_path: Path
+) -> None:
+    before, file = stack.containers(), stack.stack_file.read_text()
+    registry.answers = False
+    try:
+        done = up(stack, "--pull")
+    finally:
+        registry.answers = True
+    assert done.returncode == 1
+    assert f"{registry.name(REPOSITORY, '3')}: " in done.stderr
+    assert "without --pull" in done.stderr
+    assert (stack.containers(), stack.stack_file.read_text()) == (before, file)
