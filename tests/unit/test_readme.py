@@ -1,19 +1,25 @@
-"""Unit tier: the README's tables against the code they describe.
+"""Unit tier: the README's tables, and some of its sentences, against the code they describe.
 
 Does not prove that the explanations in the tables are true, only that no row is missing or left over.
 """
 
+from __future__ import annotations
+
 import re
 import types
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from catalog.failures import FAILURES
 from clients.blocks import KEYLESS, Kind, blocks, own_blocks
 from clients.endpoint import ClientEndpoint
+from components.renewal import Acme, acme
 from settings import SECRETS, Client, Settings
+
+if TYPE_CHECKING:
+    from tests.conftest import RecordProgram
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -51,6 +57,22 @@ def setting_names() -> set[str]:
     """Every setting with its path, as the README writes it."""
     names = {*SECRETS, *_names(Settings)} - {"clients"}
     return names | {f"clients.<name>.{inner}" for inner in Client.model_fields}
+
+
+def test_the_number_of_routes_that_answer_without_a_key_is_that_of_the_table() -> None:
+    lines = (PROJECT / "tests/live/data/routes_without_key.tsv").read_text().splitlines()[1:]
+    answered = {route for status, _, route in (line.split("\t") for line in lines) if status != "401"}
+    assert f"vLLM alone would answer {len(answered)}\n  routes" in (PROJECT / "README.md").read_text()
+
+
+def test_the_containers_that_can_reach_a_machines_metadata_are_those_that_the_readme_names(
+    record_program: RecordProgram,
+) -> None:
+    containers = record_program("local").of_type("docker:index/container:Container")
+    assert {item.name for item in containers if item.inputs.get("networkMode") == "host"} == {"edge-haproxy"}
+    assert "--network host" in acme(Acme(store="s", image="i", email="e", directory="d", http=False))
+    sentence = "The edge and, for a renewal, `lego` are in the machine's own network and can reach it"
+    assert sentence in (PROJECT / "README.md").read_text()
 
 
 def test_the_settings_table_has_every_setting_and_no_other() -> None:
