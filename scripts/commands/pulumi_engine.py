@@ -62,7 +62,7 @@ class PulumiEngine:
             say(line)
 
         try:
-            with noted(self._note):
+            with noted(self._note, self._locks):
                 self._run("up", *_QUIETLY, *(["--refresh"] if refresh else []), on_output=heard)
         except automation.CommandError as error:
             raise CommandError("\n".join(lines) or str(error)) from None
@@ -118,7 +118,7 @@ class PulumiEngine:
         self._wait_for_lock(say)
         left = self.here.remove_unknown((self._known() or Known()).ids, say) if self.here else 0
         try:
-            with noted(self._note):
+            with noted(self._note, self._locks):
                 self._run("destroy", *_QUIETLY, on_output=say)
         except automation.CommandError as error:
             raise CommandError(str(error)) from None

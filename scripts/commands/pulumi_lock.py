@@ -13,7 +13,7 @@ import json
 import os
 import shlex
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,8 +78,11 @@ class Run:
 
 
 @contextlib.contextmanager
-def noted(path: Path) -> Iterator[None]:
-    """Keeps a note of this run in a file until it has ended; where it is killed, the note stays."""
+def noted(path: Path, locks: Callable[[], Sequence[Lock]]) -> Iterator[None]:
+    """Keeps a note of this run in a file until it has ended.
+
+    The note stays where the run is killed, and where it leaves a lock: its CLI was killed, or is interrupted.
+    """
     mine = json.dumps(asdict(Run.here()))
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.write_text(mine)
@@ -87,7 +90,7 @@ def noted(path: Path) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            if path.read_text() == mine:  # else another run has begun meanwhile
+            if not locks() and path.read_text() == mine:  # else another run has begun meanwhile
                 path.unlink()
 
 

@@ -52,8 +52,7 @@ SETTINGS_TEXTS = {
 """What `up` shows in its end of the outputs, in this order, with a heading each."""
 
 
-def main(arguments: list[str]) -> int:
-    """Status 0 when the endpoint works."""
+def _options(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/up", description=__doc__)
     parser.add_argument("stack", nargs="?", default=DEFAULT_STACK, help="a stack with a Pulumi.STACK.yaml here")
     parser.add_argument("--rehearse", action="store_true", help="without the Pulumi CLI, even where there is one")
@@ -73,7 +72,12 @@ def main(arguments: list[str]) -> int:
         "--pull", action="store_true", help="ask the registry for newer images under the names that the stack uses"
     )
     add_show_secrets(parser)
-    options = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """Status 0 when the endpoint works."""
+    options = _options(arguments)
     terminal = Terminal()
     settings = stack_settings(options.stack)
     on_aws = aws_stack(options.stack, settings)
@@ -95,6 +99,10 @@ def main(arguments: list[str]) -> int:
             take_over_what_is_there(here, before, terminal)
             if options.pull:
                 pull_newer(options.stack, settings, host, here, terminal)
+        elif options.pull:
+            terminal.line(
+                "--pull: the machine is yet to be made, and gets its images as the registry has them now"
+            )
         engine = choose_engine(options.stack, here, before, options.rehearse, terminal)
         for name in here.stopped() if here else ():
             terminal.line(f"{name} does not run; starting it again")

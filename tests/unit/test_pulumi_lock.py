@@ -118,12 +118,22 @@ def test_a_lock_that_is_not_from_a_run_of_a_script_here_is_not_broken(dead: int,
 
 def test_a_run_notes_itself_and_takes_its_own_note_away(tmp_path: Path) -> None:
     path = tmp_path / "s" / "run.json"
-    with noted(path):
+    with noted(path, list):
         assert json.loads(path.read_text())["process"] == os.getpid()
     assert not path.exists()
-    with noted(path):
+    with noted(path, list):
         path.write_text("of another run")
     assert path.read_text() == "of another run"
+
+
+def test_a_run_that_is_interrupted_and_leaves_a_lock_leaves_its_note_too(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    with pytest.raises(KeyboardInterrupt), noted(path, lambda: [lock(1)]):
+        raise KeyboardInterrupt
+    assert json.loads(path.read_text())["process"] == os.getpid()
+    with pytest.raises(CommandError), noted(path, list):
+        raise CommandError("the program's own failure")
+    assert not path.exists()
 
 
 # The engine
