@@ -65,6 +65,14 @@ _LOG_MARK = "written-down"
 _LOGGED_REQUEST = re.compile(r'INFO: +([0-9.]+):\d+ - "(\S+) (.*) HTTP/[0-9.]+" (\d{3})')
 
 
+_DEFAULT_ROUTE = """
+import socket
+routes = [line.split() for line in open("/proc/net/route")]
+(gateway,) = (bytes.fromhex(route[2])[::-1] for route in routes if route[1] == "00000000")
+print(socket.inet_ntoa(gateway))
+"""
+
+
 def wait_until(condition: Callable[[], Seen], what: str, seconds: float = 120) -> Seen:
     """Asks until the answer is true, and returns it; AssertionError naming `what` when time runs out."""
     end = time.monotonic() + seconds
@@ -428,6 +436,16 @@ def exchange(port: int, data: bytes, *, source: str = LOOPBACK, seconds: float =
             while piece := connection.recv(65536):
                 received += piece
     return bytes(received)
+
+
+def address_from_containers(image: str) -> str:
+    """This computer's address as a container in Docker's default network reaches it. image: one with python3.
+
+    A container is asked: `docker network inspect` lists no gateway as long as the daemon that made the network has
+    not been started again, and other networks may have another address than the first of their subnet.
+    """
+    ask = ["docker", "run", "--rm", "--entrypoint", "python3", image, "-c", _DEFAULT_ROUTE]
+    return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @contextlib.contextmanager
