@@ -1,26 +1,29 @@
 """`scripts/test [TIER ...]`: the tests, with everything they need set up first.
 
 Tiers: lint (ruff, mypy), unit (Python alone), live (real Docker, vLLM and HAProxy), engine (the real Pulumi CLI,
-skipped with its reason where there is none). All of them unless some are named.
+skipped with its reason where there is none). All of them unless some are named. The last line counts what passed,
+failed and was skipped in all of them; each program of lint counts as one.
 """
 
 import argparse
-import os
+import itertools
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from tempfile import TemporaryFile
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.errors import CommandError
+from scripts.commands.outcomes import PLUGIN, REPEATED_AT_MOST, Outcomes, read
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, stack_settings
 from scripts.commands.terminal import Terminal
 from scripts.commands.up import obtain_what_cannot_be_pulled
-
-TIERS = ("lint", "unit", "live", "engine")
-NEED_DOCKER = ("live", "engine")
 
 UNIT_APART = (
     "tests/unit/test_aws_account.py",
@@ -32,6 +35,19 @@ UNIT_APART = (
 """Unit tests that take as long as all others together."""
 
 Command = tuple[str, ...]
+"""A module that Python runs, with its arguments."""
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What a tier runs: the groups one after another, the commands of a group at the same time.
+
+    The first command of a group is seen at work and goes first. repeats: whether tests that fail get a second try.
+    """
+
+    groups: Sequence[Sequence[Command]]
+    needs_docker: bool = False
+    repeats: bool = False
 
 
 def _halves(folder: str, apart: Sequence[str]) -> Sequence[Command]:
@@ -39,71 +55,132 @@ def _halves(folder: str, apart: Sequence[str]) -> Sequence[Command]:
     return ("pytest", folder, *(f"--ignore={path}" for path in apart)), ("pytest", *apart)
 
 
-COMMANDS: Mapping[str, Sequence[Sequence[Command]]] = {
-    "lint": ([("ruff", "check", ".")], [("ruff", "format", "--check", ".")], [("mypy",)]),
-    "unit": (_halves("tests/unit", UNIT_APART),),
+LIVE = ("pytest", "tests/live", "--durations=12", "-m")
+
+TIERS: Mapping[str, Tier] = {
+    "lint": Tier(([("ruff", "check", ".")], [("ruff", "format", "--check", ".")], [("mypy",)])),
+    "unit": Tier((_halves("tests/unit", UNIT_APART),)),
     # Two engines that compute side by side on two cores would make each other's tests fail now and then: what is
     # marked `beside` mostly waits, and its containers get what the others leave (tests/live/conftest.py).
-    "live": ([("pytest", "tests/live", "-m", "not beside"), ("pytest", "tests/live", "-m", "beside")],),
-    "engine": ([("pytest", "tests/engine")],),
+    "live": Tier(([(*LIVE, "not beside"), (*LIVE, "beside")],), needs_docker=True, repeats=True),
+    "engine": Tier(([("pytest", "tests/engine")],), needs_docker=True),
 }
-"""What each tier runs, one after another. What stands in one list runs at the same time; the first goes first."""
 
 
 def main(arguments: list[str]) -> int:
-    """Status 0 when everything that ran has passed."""
+    """Status 0 when nothing of what was asked for has failed."""
     parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
     parser.add_argument("tiers", nargs="*", metavar="TIER", help=f"any of {', '.join(TIERS)}")
     options = parser.parse_args(arguments)
     unknown = [tier for tier in options.tiers if tier not in TIERS]
     if unknown:
         raise CommandError(f"there is no tier {unknown[0]!r}; tiers: {', '.join(TIERS)}")
+    return run({name: TIERS[name] for name in options.tiers or TIERS})
+
+
+def run(tiers: Mapping[str, Tier], folder: Path = PROJECT) -> int:
+    """Runs the tiers in a folder and prints what became of them; the sum of all is the last line."""
+    # The same orderly end as with Ctrl-C: whatever was started ends first.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     terminal = Terminal()
-    wanted = options.tiers or list(TIERS)
-    failed = [tier for tier in wanted if not _passes(tier, terminal)]
-    terminal.line(f"\nfailed: {', '.join(failed)}" if failed else f"\npassed: {', '.join(wanted)}")
-    return 1 if failed else 0
+    total, told, begin = Outcomes(), [], time.monotonic()
+    with TemporaryDirectory() as notes:
+        for name, tier in tiers.items():
+            terminal.line(f"\n=== {name}")
+            began = time.monotonic()
+            outcomes = _Runner(folder, Path(notes) / name, terminal).tier(name, tier)
+            told.append(f"{name}: {outcomes.line()} in {_duration(time.monotonic() - began)}")
+            total.include(outcomes)
+    told += [f"failed: {what}" for what in total.failed]
+    told += [f"unsteady: {test} failed, and passed when it was run once more" for test in total.unsteady]
+    told.append(f"{', '.join(tiers)} took {_duration(time.monotonic() - begin)}")
+    print("", *told, total.line(), sep="\n", flush=True)
+    return 1 if total.failed else 0
 
 
-def _passes(tier: str, terminal: Terminal) -> bool:
-    terminal.line(f"\n=== {tier}")
-    if tier in NEED_DOCKER:
+def _duration(seconds: float) -> str:
+    return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+
+
+class _Runner:
+    """Runs the commands of one tier. notes: where its pytest processes write down outcomes, a file each."""
+
+    def __init__(self, folder: Path, notes: Path, terminal: Terminal) -> None:
+        self._folder, self._terminal = folder, terminal
+        self._notes = (notes.with_name(f"{notes.name}-{number}") for number in itertools.count())
+
+    def tier(self, name: str, tier: Tier) -> Outcomes:
+        """What became of it; a tier whose needs cannot be met has failed."""
+        outcomes = Outcomes()
         try:
-            ensure_docker(terminal)
-            obtain_what_cannot_be_pulled(DEFAULT_STACK, stack_settings(DEFAULT_STACK), terminal)
+            if tier.needs_docker:
+                ensure_docker(self._terminal)
+                obtain_what_cannot_be_pulled(DEFAULT_STACK, stack_settings(DEFAULT_STACK), self._terminal)
         except CommandError as error:
-            # On a developer's computer without Docker the tests skip and say so; CI must not pass that way.
-            terminal.line(f"{tier}: {error}")
-            if os.environ.get("CI"):
-                return False
-    passed = [_pass_together(commands) for commands in COMMANDS[tier]]
-    return all(passed)
+            self._terminal.line(f"{error}\n`scripts/test lint unit` needs no Docker.")
+            outcomes.add(f"{name} could not begin: see above", "failed")
+            return outcomes
+        for commands in tier.groups:
+            outcomes.include(self._together(commands))
+        if tier.repeats and outcomes.failed:
+            self._repeat(name, outcomes)
+        return outcomes
+
+    def _repeat(self, name: str, outcomes: Outcomes) -> None:
+        """Gives failed tests their second try, alone on the computer."""
+        tests = outcomes.to_repeat()
+        if tests:
+            self._terminal.line(f"\n=== {name}: {len(tests)} failed, once more")
+            outcomes.repeated(self._together([("pytest", *tests)]))
+        else:
+            self._terminal.line(
+                f"\n=== {name}: nothing is run once more, as more than {REPEATED_AT_MOST} tests failed, "
+                "or something that is not a single test"
+            )
+
+    def _together(self, commands: Sequence[Command]) -> Outcomes:
+        """Runs commands at the same time; the first is seen at work, the others are shown when they have ended."""
+        outcomes = Outcomes()
+        with ExitStack() as files:
+            started: list[_Started] = []
+            try:
+                for command in commands:
+                    shown = files.enter_context(TemporaryFile()) if started else None
+                    started.append(_Started(command, next(self._notes), self._folder, shown))
+                for each in started:
+                    outcomes.include(each.outcomes())
+            except BaseException:
+                # Ctrl-C or SIGTERM. Live tests take their stacks down before they end.
+                for each in started:
+                    each.process.terminate()
+                for each in started:
+                    each.process.wait()
+                raise
+        return outcomes
 
 
-def _pass_together(commands: Sequence[Command]) -> bool:
-    """Runs commands at the same time; the first is seen at work, the others are shown when they have ended."""
-    first, *others = commands
-    with ExitStack() as files:
-        beside = []
-        for command in others:
-            shown = files.enter_context(TemporaryFile())
-            beside.append((_start(command, shown), shown))
-        try:
-            passed = [_start(first).wait() == 0]
-        except KeyboardInterrupt:
-            for process, _ in beside:
-                process.terminate()
-            raise
-        for process, shown in beside:
-            passed.append(process.wait() == 0)
-            shown.seek(0)
-            print(shown.read().decode(errors="replace"), flush=True)
-    return all(passed)
+class _Started:
+    """A command under way; one that is to be shown later gives way to the one that is seen."""
 
+    def __init__(self, command: Command, note: Path, folder: Path, shown: IO[bytes] | None) -> None:
+        self._line, self._note, self._shown = " ".join(command), note, shown
+        module, *arguments = command
+        self._is_pytest = module == "pytest"
+        plugin = ["-p", PLUGIN, "--outcomes", str(note)] if self._is_pytest else []
+        line = [sys.executable, "-m", module, *plugin, *arguments]
+        if shown is None:
+            self.process = subprocess.Popen(line, cwd=folder)
+        else:
+            self.process = subprocess.Popen(["nice", *line], cwd=folder, stdout=shown, stderr=subprocess.STDOUT)
 
-def _start(command: Command, shown: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
-    """Starts a command; one that is to be shown later gives way to the one that is seen."""
-    module = [sys.executable, "-m", *command]
-    if shown is None:
-        return subprocess.Popen(module, cwd=PROJECT)
-    return subprocess.Popen(["nice", *module], cwd=PROJECT, stdout=shown, stderr=subprocess.STDOUT)
+    def outcomes(self) -> Outcomes:
+        """Waits for its end and shows what it has printed."""
+        status = self.process.wait()
+        if self._shown is not None:
+            self._shown.seek(0)
+            print(self._shown.read().decode(errors="replace"), flush=True)
+        if self._is_pytest:
+            return read(self._note, self._line, status)
+        outcomes = Outcomes()
+        outcomes.add(self._line, "failed" if status else "passed")
+        return outcomes

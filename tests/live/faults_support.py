@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.harness import LOOPBACK, Answer, Deployment, docker_client, send
+from tests.live.harness import LOOPBACK, Answer, Deployment, docker_client, pace, send
 
 PICTURE_BYTES = 100_000
 
@@ -69,7 +69,7 @@ class Outage:
     seconds: float = 0
 
     def last_until_served(self, deployment: Deployment, key: str, *, patience: float, deadline: float) -> None:
-        """Asks until a token comes. patience: for one answer. deadline: in seconds from the fault."""
+        """Asks until a token comes. patience: for one answer. deadline: in seconds from the fault (see `Pace`)."""
         for padding in itertools.cycle((0, PICTURE_BYTES)):
             sent = time.monotonic() - self.begin
             try:
@@ -82,8 +82,8 @@ class Outage:
                 if answer.status == http.client.OK:
                     break
                 self.answers.append(answer)
-            waited = time.monotonic() - self.begin
-            assert waited < deadline, f"not served within {deadline:.0f} s of the fault: {self.summary()}"
+            late = pace.ran_out(self.begin, deadline)
+            assert not late, f"not served within {pace.of(deadline):.0f} s of the fault: {self.summary()}"
             time.sleep(0.2)
         self.seconds = time.monotonic() - self.begin
 
@@ -98,7 +98,7 @@ class Outage:
 
 def one_token(deployment: Deployment, key: str, *, patience: float = 60, padding: int = 0) -> Answer:
     """The answer to a request for one token; TimeoutError where none came in time."""
-    connection = http.client.HTTPConnection(LOOPBACK, deployment.edge_port, timeout=patience)
+    connection = http.client.HTTPConnection(LOOPBACK, deployment.edge_port, timeout=pace.of(patience))
     body = deployment.chat("Say OK.", max_tokens=1, user="u" * padding)
     with contextlib.closing(connection):
         return send(connection, "POST", "/v1/chat/completions", key=key, body=body)
@@ -130,7 +130,7 @@ def long_generations(deployment: Deployment, key: str, count: int, tokens: int) 
     ).encode()
     with contextlib.ExitStack() as stack:
         for _ in range(count):
-            connection = socket.create_connection((LOOPBACK, deployment.edge_port), timeout=60)
+            connection = socket.create_connection((LOOPBACK, deployment.edge_port), timeout=pace.of(60))
             stack.enter_context(contextlib.closing(connection))
             connection.sendall(head + body)
         yield
@@ -228,9 +228,9 @@ def processes_in(folder: Path) -> dict[int, str]:
 
 def until_ended(process: subprocess.Popen[str], condition: Callable[[], bool], seconds: float) -> bool:
     """Waits until the condition holds; False when the process ended first, or time ran out."""
-    end = time.monotonic() + seconds
+    begin = time.monotonic()
     while not condition():
-        if process.poll() is not None or time.monotonic() > end:
+        if process.poll() is not None or pace.ran_out(begin, seconds):
             return False
         time.sleep(0.005)
     return True

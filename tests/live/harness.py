@@ -6,7 +6,8 @@ through `scripts/up STACK --rehearse`; `tests/engine` has the same stacks under 
 
 Interface: `Checkout` (run a script), `Deployment` (one stack: up, down, edit, ask, look at its containers),
 `exchange` (bytes over a socket, as they are), `Stream` (a completion being streamed in the background),
-`wait_until` (in place of every sleep). The fixtures are in `conftest.py`.
+`wait_until` (in place of every sleep), `pace` (how much longer than it says a wait may be).
+The fixtures are in `conftest.py`.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,7 +44,7 @@ NAMESPACE = "seatable-vllm"
 STACK_LABEL = "seatable-vllm.stack"
 
 UP_SECONDS = 1500
-"""Patience for an `up`: on a machine that has nothing yet, the images are made first."""
+"""Patience for an `up`: on a machine that has nothing yet, the images are made first. See `Pace`."""
 
 REQUEST_SECONDS = 180
 
@@ -65,11 +68,68 @@ _LOG_MARK = "written-down"
 _LOGGED_REQUEST = re.compile(r'INFO: +([0-9.]+):\d+ - "(\S+) (.*) HTTP/[0-9.]+" (\d{3})')
 
 
+_DEFAULT_ROUTE = """
+import socket
+routes = [line.split() for line in open("/proc/net/route")]
+(gateway,) = (bytes.fromhex(route[2])[::-1] for route in routes if route[1] == "00000000")
+print(socket.inet_ntoa(gateway))
+"""
+
+
+ENGINE_START_SECONDS = 25
+"""From the start of the engine's container to its first answer, on two cores that do nothing else."""
+
+UNIT_SECONDS = 0.6
+"""What `Pace.measure` runs, on the same."""
+
+SLOWEST_PACE = 10
+
+
+class Pace:
+    """How many times as long as two idle cores this computer needs; every wait of live tests is as much longer.
+
+    Observed where an engine starts, which is what most waits are for, and measured where a wait has run out: the
+    computer may be busier than it was, and some sessions start no engine. The slowest of a session counts.
+    """
+
+    factor = 1.0
+
+    def of(self, seconds: float) -> float:
+        """What is `seconds` on two idle cores."""
+        return seconds * self.factor
+
+    def ran_out(self, begin: float, seconds: float) -> bool:
+        """Whether a wait that began at this `time.monotonic` has taken longer than it may."""
+        if time.monotonic() - begin < self.of(seconds):
+            return False
+        self.measure()
+        return time.monotonic() - begin > self.of(seconds)
+
+    def engine_started(self, seconds: float) -> None:
+        """Notes how long an engine needed from its container's start to its first answer."""
+        self._observed(seconds / ENGINE_START_SECONDS)
+
+    def measure(self) -> None:
+        """Notes how long a Python needs to start and to import what the program stands on."""
+        begin = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import docker, httpx, pydantic, yaml"], check=True)
+        self._observed((time.monotonic() - begin) / UNIT_SECONDS)
+
+    def _observed(self, factor: float) -> None:
+        self.factor = max(self.factor, min(factor, SLOWEST_PACE))
+
+
+pace = Pace()
+
+
 def wait_until(condition: Callable[[], Seen], what: str, seconds: float = 120) -> Seen:
-    """Asks until the answer is true, and returns it; AssertionError naming `what` when time runs out."""
-    end = time.monotonic() + seconds
+    """Asks until the answer is true, and returns it; AssertionError naming `what` when time runs out.
+
+    seconds: on two idle cores, see `Pace`.
+    """
+    begin = time.monotonic()
     while not (seen := condition()):
-        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
+        assert not pace.ran_out(begin, seconds), f"not within {pace.of(seconds):.0f} s: {what}"
         time.sleep(0.1)
     return seen
 
@@ -150,7 +210,7 @@ class Checkout:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=seconds,
+            timeout=pace.of(seconds),
             umask=umask,
             check=False,
         )
@@ -224,10 +284,19 @@ class Deployment:
     def up(self, *, passes: bool | None = True) -> subprocess.CompletedProcess[str]:
         """`scripts/up STACK`, see `how`. passes: whether it must end with status 0; None: either."""
         self._outputs = None
+        begin = datetime.now(UTC)
         done = self.checkout.run("up", self.stack, *self.how)
         if passes is not None:
             assert (done.returncode == 0) == passes, f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+        if done.returncode == 0:
+            self.observe_start(since=begin)
         return done
+
+    def observe_start(self, since: datetime) -> None:
+        """Tells `pace` how long the engine needed, if an `up` that began then, and is over now, has started it."""
+        started = datetime.fromisoformat(self.container(self.engine).started_at)
+        if started > since:
+            pace.engine_started((datetime.now(UTC) - started).total_seconds())
 
     def rotate_key(self, client: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`scripts/rotate-key CLIENT --stack STACK ARGUMENTS`, see `how`. It must end with status 0."""
@@ -305,7 +374,7 @@ class Deployment:
     ) -> Answer:
         """One request over a connection of its own, to the edge unless a port is given. path: from the root."""
         connection = http.client.HTTPConnection(
-            LOOPBACK, port or self.edge_port, timeout=REQUEST_SECONDS, source_address=(source, 0)
+            LOOPBACK, port or self.edge_port, timeout=pace.of(REQUEST_SECONDS), source_address=(source, 0)
         )
         with contextlib.closing(connection):
             return send(connection, method, path, key=key, body=body, headers=headers)
@@ -390,7 +459,7 @@ class Deployment:
 
 def docker_client() -> Any:
     """A client for this computer's Docker, found as the program finds it."""
-    return docker.DockerClient(base_url=local_docker_host(), timeout=120)
+    return docker.DockerClient(base_url=local_docker_host(), timeout=round(pace.of(120)))
 
 
 def send(
@@ -419,7 +488,9 @@ def exchange(port: int, data: bytes, *, source: str = LOOPBACK, seconds: float =
     `seconds`, so give it `Connection: close` where the request can carry it.
     """
     received = bytearray()
-    with socket.create_connection((LOOPBACK, port), timeout=seconds, source_address=(source, 0)) as connection:
+    with socket.create_connection(
+        (LOOPBACK, port), timeout=pace.of(seconds), source_address=(source, 0)
+    ) as connection:
         # A side that has seen enough may hang up before it has read everything.
         with contextlib.suppress(OSError):
             connection.sendall(data)
@@ -428,6 +499,16 @@ def exchange(port: int, data: bytes, *, source: str = LOOPBACK, seconds: float =
             while piece := connection.recv(65536):
                 received += piece
     return bytes(received)
+
+
+def address_from_containers(image: str) -> str:
+    """This computer's address as a container in Docker's default network reaches it. image: one with python3.
+
+    A container is asked: `docker network inspect` lists no gateway as long as the daemon that made the network has
+    not been started again, and other networks may have another address than the first of their subnet.
+    """
+    ask = ["docker", "run", "--rm", "--entrypoint", "python3", image, "-c", _DEFAULT_ROUTE]
+    return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()
 
 
 @contextlib.contextmanager
@@ -496,7 +577,7 @@ class Stream:
             stream_options={"include_usage": True},
         )
         connection = http.client.HTTPConnection(
-            LOOPBACK, self.deployment.edge_port, timeout=REQUEST_SECONDS, source_address=(self.source, 0)
+            LOOPBACK, self.deployment.edge_port, timeout=pace.of(REQUEST_SECONDS), source_address=(self.source, 0)
         )
         try:
             with contextlib.closing(connection):

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import httpx
 
 from images import cache_dir
-from tests.live.harness import docker_client, wait_until
+from tests.live.harness import docker_client, pace, wait_until
 from tests.live.machine_image import USER, machine_image
 
 OPTIONS = (
@@ -202,6 +202,7 @@ class Site:
             f"http://{self.registry}/v2/{name}/manifests/1",
             content=json.dumps(manifest),
             headers={"content-type": MANIFEST},
+            timeout=pace.of(60),
         )
         answer.raise_for_status()
 
@@ -209,13 +210,14 @@ class Site:
         digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         size = file.tell()
         file.seek(0)
-        place = httpx.post(f"http://{self.registry}/v2/{name}/blobs/uploads/").headers["location"]
+        begun = httpx.post(f"http://{self.registry}/v2/{name}/blobs/uploads/", timeout=pace.of(60))
+        place = begun.headers["location"]
         answer = httpx.put(
             place,
             params={**dict(httpx.URL(place).params), "digest": f"sha256:{digest}"},
             content=iter(lambda: file.read(1 << 20), b""),
             headers={"content-type": "application/octet-stream"},
-            timeout=120,
+            timeout=pace.of(120),
         )
         answer.raise_for_status()
         return {"mediaType": kind, "size": size, "digest": f"sha256:{digest}"}

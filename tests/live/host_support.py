@@ -19,7 +19,7 @@ from pathlib import Path
 
 from catalog.images import HAPROXY, VLLM_CPU
 from checks.endpoint import Target
-from tests.live.harness import Checkout, Container, Deployment, wait_until
+from tests.live.harness import Checkout, Container, Deployment, pace, wait_until
 from tests.live.host_machine import SUBNET, Machine, Site, undone_by
 from tests.live.machine_image import USER
 
@@ -169,7 +169,7 @@ def shown_certificate(target: Target, port: int) -> str:
     """The certificate that the edge shows, in PEM."""
     context = ssl.create_default_context(cadata=target.ca)
     with (
-        socket.create_connection((target.address, port), timeout=20) as plain,
+        socket.create_connection((target.address, port), timeout=pace.of(20)) as plain,
         context.wrap_socket(plain, server_hostname=NAMED["host"]) as tls,
     ):
         return ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True) or b"")

@@ -21,7 +21,7 @@ import openai
 import pytest
 import yaml
 
-from tests.live.harness import LOOPBACK, Deployment, garbage_waits
+from tests.live.harness import LOOPBACK, Deployment, garbage_waits, pace
 
 # LiteLLM would else ask the network for prices when it is imported.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -268,7 +268,7 @@ def shell(program: str, script: str, **environment: str) -> str:
         env={**kept, **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=pace.of(300),
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

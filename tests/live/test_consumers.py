@@ -27,7 +27,7 @@ import pytest
 import yaml
 from langchain_openai import ChatOpenAI
 
-from tests.live.harness import LOOPBACK, Deployment, free_ports, garbage_waits
+from tests.live.harness import LOOPBACK, Deployment, free_ports, garbage_waits, pace
 
 if TYPE_CHECKING:
     from tests.live.conftest import Shared
@@ -282,7 +282,7 @@ def test_picoclaw_itself_answers(stack: Deployment, output: str, tmp_path: Path)
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=pace.of(300),
         stdin=subprocess.DEVNULL,
         check=False,
     )

@@ -12,6 +12,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -51,6 +52,7 @@ def on_host(place: Place) -> OnMachine:
     """The stack, up: its first `up` began before the machine was switched on."""
     stack = place.stack
     told: list[str] = []
+    begin = datetime.now(UTC)
     with stack.checkout.start("up", stack.stack, "--rehearse") as up:
         reader = threading.Thread(target=lambda: told.extend(up.stdout or ()), daemon=True)
         reader.start()
@@ -59,6 +61,7 @@ def on_host(place: Place) -> OnMachine:
         wait_until(lambda: up.poll() is not None, "the end of an up", 600)
         reader.join()
     assert up.returncode == 0, "".join(told)
+    stack.observe_start(since=begin)
     stack.open_tunnel()
     return stack
 

@@ -23,7 +23,7 @@ import pytest
 
 from tests.live.conftest import MakeStack
 from tests.live.faults_support import container_exists, one_token, processes_in, until_ended
-from tests.live.harness import UP_SECONDS, Deployment, docker_client, wait_until
+from tests.live.harness import UP_SECONDS, Deployment, docker_client, pace, wait_until
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 INTERRUPT_SECONDS = 30
@@ -145,11 +145,13 @@ def test_ctrl_c_ends_up_at_once_with_one_line_and_a_failure_status(
     with run_until(stack, moment, chance) as process:
         os.killpg(process.pid, signal.SIGINT)
         try:
-            told, _ = process.communicate(timeout=INTERRUPT_SECONDS)
+            told, _ = process.communicate(timeout=pace.of(INTERRUPT_SECONDS))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             told, _ = process.communicate()
-            raise AssertionError(f"up goes on for {INTERRUPT_SECONDS} s after Ctrl-C:\n{told}") from None
+            raise AssertionError(
+                f"up goes on for {pace.of(INTERRUPT_SECONDS):.0f} s after Ctrl-C:\n{told}"
+            ) from None
     assert process.returncode not in (0, -signal.SIGKILL), told
     assert "Traceback" not in told, told
     end = [line for line in told.splitlines() if line.strip()][-1]

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from catalog.haproxy import GENERATION_HEADER
-from tests.live.harness import CLIENTS, LOOPBACK, Answer, Deployment, Stream, send, wait_until
+from tests.live.harness import CLIENTS, LOOPBACK, Answer, Deployment, Stream, pace, send, wait_until
 
 AGENTS = "127.0.0.2"
 """The address of the client `agents`."""
@@ -95,7 +95,7 @@ class Load:
     def _kept(self) -> None:
         transport = httpx.HTTPTransport(local_address=self._source)
         headers = {"authorization": f"Bearer {self._key}"}
-        with httpx.Client(transport=transport, headers=headers, timeout=60) as client:
+        with httpx.Client(transport=transport, headers=headers, timeout=pace.of(60)) as client:
 
             def ask() -> tuple[int, str]:
                 answer = client.get(f"{self._deployment.base_url}/models")
@@ -287,7 +287,7 @@ def test_a_client_that_is_removed_is_shut_out_but_no_stream_of_it_is_cut(changin
 def test_a_kept_connection_is_not_hung_up_on_by_a_change(changing: Deployment) -> None:
     """Whoever sends in the moment of the hanging up gets no answer, and HTTP clients do not all ask again."""
     key = changing.key("seatable")
-    connection = http.client.HTTPConnection(LOOPBACK, changing.edge_port, timeout=60)
+    connection = http.client.HTTPConnection(LOOPBACK, changing.edge_port, timeout=pace.of(60))
     with contextlib.closing(connection):
         assert send(connection, "GET", "/v1/models", key=key).status == 200
         kept = connection.sock

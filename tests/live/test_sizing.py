@@ -20,6 +20,7 @@ from catalog.sizing import KvOptions, Latent, ModelShape, Serving, plan
 from catalog.sizing.config_defaults import text_defaults
 from catalog.vllm import CPU_KV_GIB
 from tests.live.conftest import HERE, Shared
+from tests.live.harness import pace
 from tests.sizing_combinations import COMBINATIONS, Combination
 
 pytestmark = pytest.mark.beside
@@ -272,7 +273,12 @@ def engines(_shared: Shared) -> dict[str, Any]:
            "/sizing_engine.py"]  # fmt: skip
     try:
         done = subprocess.run(
-            run, input=json.dumps(_questions()), capture_output=True, text=True, timeout=SECONDS, check=False
+            run,
+            input=json.dumps(_questions()),
+            capture_output=True,
+            text=True,
+            timeout=pace.of(SECONDS),
+            check=False,
         )
     finally:
         subprocess.run(["docker", "rm", "-f", name], capture_output=True, check=False)

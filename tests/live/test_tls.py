@@ -48,7 +48,7 @@ from scripts.commands.bench_edge import upstream
 from settings import Domain
 from tests.live.acme_support import ZONE, Lab, Pebble, acme_lab, pebble
 from tests.live.conftest import MakeStack
-from tests.live.harness import LOOPBACK, Checkout, docker_client, free_ports, wait_until
+from tests.live.harness import LOOPBACK, Checkout, docker_client, free_ports, pace, wait_until
 
 HOST = f"llm.{ZONE}"
 
@@ -154,7 +154,7 @@ def shown_certificate(port: int, address: str = LOOPBACK) -> bytes:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with (
-        socket.create_connection((address, port), timeout=10) as plain,
+        socket.create_connection((address, port), timeout=pace.of(10)) as plain,
         context.wrap_socket(plain, server_hostname=HOST) as secure,
     ):
         return secure.getpeercert(binary_form=True) or b""
@@ -319,7 +319,7 @@ def test_without_the_ca_or_under_another_name_the_certificate_is_refused(edge: T
 @pytest.mark.beside
 def test_the_loopback_listener_asks_for_no_key_and_is_nobody_elses(edge: TlsEdge, places: list[Place]) -> None:
     def ask(method: str, path: str, **headers: str) -> int:
-        connection = http.client.HTTPConnection(LOOPBACK, edge.loopback_port, timeout=20)
+        connection = http.client.HTTPConnection(LOOPBACK, edge.loopback_port, timeout=pace.of(20))
         with contextlib.closing(connection):
             connection.request(method, path, headers=headers)
             return connection.getresponse().status
@@ -358,7 +358,10 @@ def _handshake(port: int, version: ssl.TLSVersion, *protocols: str) -> str | Non
     context.set_ciphers("ALL:@SECLEVEL=0")  # or this side would not even offer the old ones
     context.minimum_version = context.maximum_version = version
     context.set_alpn_protocols(list(protocols) or ["h2", "http/1.1"])
-    with socket.create_connection((LOOPBACK, port), timeout=10) as plain, context.wrap_socket(plain) as secure:
+    with (
+        socket.create_connection((LOOPBACK, port), timeout=pace.of(10)) as plain,
+        context.wrap_socket(plain) as secure,
+    ):
         return secure.selected_alpn_protocol()
 
 
@@ -366,7 +369,7 @@ def _handshake(port: int, version: ssl.TLSVersion, *protocols: str) -> str | Non
 def test_plain_http_is_never_served_at_the_port_of_tls(edge: TlsEdge) -> None:
     key = edge.keys[PROBER]
     request = f"GET /v1/models HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {key}\r\n\r\n"
-    with socket.create_connection((LOOPBACK, edge.port), timeout=10) as plain:
+    with socket.create_connection((LOOPBACK, edge.port), timeout=pace.of(10)) as plain:
         plain.sendall(request.encode())
         received = bytearray()
         with contextlib.suppress(ConnectionResetError):
@@ -414,7 +417,7 @@ def _client(edge: TlsEdge, ca: Path, *, http2: bool) -> httpx.Client:
         transport=_Named(transport, edge.port),
         base_url=f"https://{edge.host}:{edge.port}",
         headers={"authorization": f"Bearer {edge.keys['here']}"},
-        timeout=60,
+        timeout=pace.of(60),
     )
 
 

@@ -7,7 +7,6 @@ client and with pip. What this does NOT prove: that the official Python image su
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from catalog.images import VLLM_CPU
 from components.weights import weights_program
 from components.weights_ahead import Plan, fetch_program, image_program
 from images.obtain import obtain
+from tests.live.harness import address_from_containers
 from tests.live.hub import FILES, MODEL, Hub
 
 pytestmark = pytest.mark.beside
@@ -83,8 +83,8 @@ def images(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
          "--requirement", str(folder / "pins.txt"))  # fmt: skip
     pip = Path(_run(sys.executable, "-c", "import pip; print(pip.__file__)").strip()).parent
     shutil.copytree(pip, folder / "pip", ignore=shutil.ignore_patterns("__pycache__"))
-    network = json.loads(_run("docker", "network", "inspect", "bridge"))[0]
-    engine = f"FROM {obtain(VLLM_CPU, print)}\nENV HF_ENDPOINT=http://{network['IPAM']['Config'][0]['Gateway']}:{hub.port}\n"
+    image = obtain(VLLM_CPU, print)
+    engine = f"FROM {image}\nENV HF_ENDPOINT=http://{address_from_containers(image)}:{hub.port}\n"
     small = f"""\
 {engine}ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/wheels
 COPY wheels /wheels

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.live.harness import LOOPBACK, exchange
+from tests.live.harness import LOOPBACK, exchange, pace
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -504,7 +504,7 @@ def _http2_exchange(port: int, data: bytes) -> bytes:
     received = bytearray()
     with (
         contextlib.suppress(TimeoutError, ConnectionResetError, BrokenPipeError),
-        socket.create_connection((LOOPBACK, port), timeout=PATIENCE_SECONDS) as connection,
+        socket.create_connection((LOOPBACK, port), timeout=pace.of(PATIENCE_SECONDS)) as connection,
     ):
         connection.sendall(data)
         while piece := connection.recv(65536):
