@@ -108,6 +108,7 @@ class ClientSettings(pulumi.ComponentResource):
                     source,
                     private_ca=bool(known["ca"]),
                     loopback=_loopback_url(settings),
+                    fallbacks=tuple(settings.clients[client].fallbacks),
                 ),
             )
 
