@@ -16,7 +16,7 @@ Provider = Literal[
 ]  # fmt: skip
 """PicoClaw's providers that are asked over HTTP with a key or without one (`pkg/providers` at cf67dd38).
 
-Not those that need a login of another program beside it: bedrock, github-copilot, antigravity, claude-cli, codex-cli.
+Not those that need the login of another program: bedrock, github-copilot, antigravity, claude-cli, codex-cli.
 """
 
 NEEDS_BASE_URL: frozenset[Provider] = frozenset({"vllm", "azure"})

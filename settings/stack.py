@@ -21,21 +21,21 @@ class Client(Tree):
 
     kind: Literal["seatable", "openai", "picoclaw", "archi"]
     cidrs: Annotated[list[Network], Field(min_length=1)]
-    fallbacks: list[GivenFallback] = []
-    """picoclaw: the models that it asks in this order when the endpoint refuses or does not answer; none: it fails."""
+    fallbacks: list[GivenFallback] = Field(default_factory=list)
+    """picoclaw: the models that it asks, in this order, when the endpoint refuses or does not answer."""
 
     @model_validator(mode="after")
     def _fallbacks_are_picoclaws(self) -> Client:
         if self.fallbacks and self.kind != "picoclaw":
             raise RulesError(
-                f"fallbacks: are for a client of kind picoclaw, and this one is of kind {self.kind}; remove them, or "
-                "configure them in the client itself"
+                f"fallbacks: are for a client of kind picoclaw, and this one is of kind {self.kind}; remove them, "
+                "or configure them in the client itself"
             )
         names = [each.identity for each in self.fallbacks]
         if twice := [each.name for each in self.fallbacks if names.count(each.identity) > 1]:
             raise RulesError(
-                f"fallbacks: {' and '.join(twice)} are one for PicoClaw, with one address and one key; keep one, or "
-                "write provider openai for the other, with its base_url"
+                f"fallbacks: {' and '.join(twice)} are one for PicoClaw, with one address and one key; keep one, "
+                "or write provider openai for the other, with its base_url"
             )
         return self
 
@@ -181,9 +181,9 @@ class Settings(Tree):
             for number, fallback in enumerate(client.fallbacks):
                 if fallback.identity == own:
                     yield (
-                        f"clients.{name}.fallbacks.{number}: {fallback.model} at provider vllm is what this endpoint "
-                        "serves, and PicoClaw would send every request to the fallback; write provider openai for "
-                        "it, with its base_url"
+                        f"clients.{name}.fallbacks.{number}: {fallback.model} at provider vllm is what this "
+                        "endpoint serves, and PicoClaw would send every request to the fallback; write provider "
+                        "openai for it, with its base_url"
                     )
 
     def _problems_on_aws(self) -> Iterable[str]:
