@@ -44,9 +44,10 @@ def seatable_lacks(model: Model) -> Sequence[str]:
 def _remedy(model: Model) -> str:
     size = billions_of(model.name)
     if model.vision == "no" or (size is not None and size < SEATABLE_BILLIONS):
+        pick = to_pick()
         return (
             f"For all of SeaTable's AI functions set seatable-vllm:model.name to one of {SEATABLE_BILLIONS} "
-            f"billion or more that reads pictures, such as {to_pick()}; `scripts/plan {to_pick()}` finds a machine for it"
+            f"billion or more that reads pictures, such as {pick}; `scripts/plan {pick}` finds a machine for it"
         )
     return "Set seatable-vllm:model.tool_parser if SeaTable is to use tools"
 
