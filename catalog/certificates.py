@@ -59,7 +59,8 @@ REFUSALS: tuple[Refusal, ...] = (
         r"NoSuchHostedZone|hosted zone .*not found|zone .* not found for domain|could not find zone|"
         r"could not find the start of authority|failed to determine.* hosted zone",
         "Route 53 has no such zone",
-        "set seatable-vllm:domain.zone and zone_id to the public zone that the host lies in",
+        "set seatable-vllm:domain.zone and zone_id to the public zone that the host lies in; where the machine's "
+        "DNS has a private zone of that name, set seatable-vllm:domain.resolvers to public resolvers",
     ),
     Refusal(
         r"urn:ietf:params:acme:error:caa|CAA record",
@@ -69,7 +70,8 @@ REFUSALS: tuple[Refusal, ...] = (
     Refusal(
         r"time limit exceeded",
         "the proof did not show up in the name's DNS servers in time",
-        "check that seatable-vllm:domain.zone is the public zone that the name's NS records lead to",
+        "check that seatable-vllm:domain.zone is the public zone that the name's NS records lead to; where the "
+        "machine's DNS has a private zone of that name, set seatable-vllm:domain.resolvers to public resolvers",
     ),
     Refusal(
         r"certificate signed by unknown authority|failed to verify certificate",

@@ -66,7 +66,7 @@ CERTIFICATE_SECONDS: Mapping[str, float] = {"acme-dns": 45, "acme-http": 10, "pr
 """By `domain.tls`. acme-dns waits for Route 53 to have the TXT record everywhere."""
 
 CHECKS_SECONDS = 10.0
-"""The nine checks with a small answer each."""
+"""The ten checks with a small answer each."""
 
 
 def image_seconds(megabytes: tuple[float, float], disk: float = DISK_MB_PER_SECOND) -> float:

@@ -81,6 +81,11 @@ class KnownModel:
         """Size of its safetensors files."""
         return self.shape.weights_bytes / (1 << 30)
 
+    @property
+    def billions(self) -> float | None:
+        """Its parameters, from the size of its weights; None where those are quantized."""
+        return None if self.shape.quantization else self.shape.weights_bytes / self.shape.element_bytes / 1e9
+
 
 @functools.cache
 def _data() -> Mapping[str, Any]:
@@ -137,6 +142,23 @@ class _KnownModels(Mapping[str, KnownModel]):
 
 KNOWN_MODELS: Mapping[str, KnownModel] = _KnownModels()
 """The models this repository knows by name."""
+
+
+_BILLIONS = re.compile(r"(?<![a-z0-9.])(?:(\d+)x)?(\d+(?:\.\d+)?)b(?![a-z0-9])", re.IGNORECASE)
+_MILLIONS = re.compile(r"(?<![a-z0-9.])(\d{2,3})m(?![a-z0-9])", re.IGNORECASE)
+"""Two digits or more: in `-1M` it is the context."""
+
+
+def billions_of(name: str) -> float | None:
+    """Parameters of a model as its id has them, in billions, all experts together (30B-A3B: 30, 8x7B: 56).
+
+    Where the id does not say it, as the catalogue has it; None where neither does.
+    """
+    said = name.partition("/")[2]
+    sizes = [float(each) * int(experts or 1) for experts, each in _BILLIONS.findall(said)]
+    sizes = sizes or [int(each) / 1000 for each in _MILLIONS.findall(said)]
+    known = KNOWN_MODELS.get(name)
+    return max(sizes) if sizes else known.billions if known else None
 
 
 def weights_in_index(index: Mapping[str, Any]) -> int | None:

@@ -43,6 +43,9 @@ STREAMS_HELD_BACK = 3
 TOOL_CALL_TOKENS = 1024
 """Enough for a model that thinks before it calls; others need some twenty."""
 
+JSON_TOKENS = 1024
+"""Likewise; an object that was asked for in words needs some ten."""
+
 _WEATHER: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -186,6 +189,11 @@ def _chat(target: Target, content: str, **options: Any) -> Answer:
     return ask(target, "POST", "/v1/chat/completions", key=target.key, body=body)
 
 
+def _room(target: Target, tokens: int) -> int:
+    """So many tokens for an answer, and half of the context at most: vLLM refuses more than it serves."""
+    return min(tokens, target.max_model_len // 2)
+
+
 def certificate_is_valid(target: Target) -> str:
     """The certificate is for the name and not ended, and somebody vouches for it; says who."""
     ended = ""
@@ -267,7 +275,7 @@ def tool_call_is_made(target: Target) -> str:
     answer = _chat(
         target,
         "What is the weather in Paris?",
-        max_tokens=TOOL_CALL_TOKENS,
+        max_tokens=_room(target, TOOL_CALL_TOKENS),
         temperature=0,
         tools=[_WEATHER],
         tool_choice=named,
@@ -285,6 +293,45 @@ def tool_call_is_made(target: Target) -> str:
     if called["name"] != named["function"]["name"] or arguments != {"city": "Paris"}:
         raise Failed(f"get_weather(city='Paris') was forced, and {called['name']}({called['arguments']!r}) called")
     return f"{called['name']}({called['arguments']})"
+
+
+def json_is_answered(target: Target) -> str:
+    """An answer that was asked for as a JSON object is one: SDKs, automations and agents read it as such.
+
+    The engine holds the model to the form, so a small model passes too, if it comes to an end.
+    """
+    remedy = "remove structured-outputs-config from seatable-vllm:model.extra_args"
+    tokens = _room(target, JSON_TOKENS)
+    answer = _chat(
+        target,
+        'Answer with {"city": "Paris"}',
+        max_tokens=tokens,
+        temperature=0,
+        response_format={"type": "json_object"},
+    )
+    if answer.status != 200:
+        raise Failed(
+            f"a request for a JSON object: answered {answer.status}, wanted 200: {answer.text[:200]}. If that is "
+            f"about structured outputs, {remedy}"
+        )
+    choice = answer.json()["choices"][0]
+    text = choice["message"].get("content") or ""
+    if choice["finish_reason"] == "length":
+        raise Failed(
+            f"a JSON object was not finished within {tokens} tokens: {text[:120]!r}. If the model thinks before "
+            "it answers, switch that off or set reasoning-parser in seatable-vllm:model.extra_args; else take "
+            "a larger model"
+        )
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise Failed(
+            f"a JSON object was asked for, and the answer is none: {text[:120]!r}. If it holds thoughts, set "
+            f"reasoning-parser in seatable-vllm:model.extra_args; else {remedy}"
+        )
+    return json.dumps(found)[:80]
 
 
 def stream_arrives_whole(target: Target) -> str:
@@ -328,6 +375,7 @@ CHECKS: tuple[Callable[[Target], str], ...] = (
     unknown_model_is_refused,
     tools_are_understood,
     tool_call_is_made,
+    json_is_answered,
     stream_arrives_whole,
     long_prompt_is_refused_in_words,
     engine_is_not_reached,

@@ -29,9 +29,6 @@ _LOOPBACK: Mapping[Kind, _Texts] = {
 KEYLESS = frozenset({"picoclaw_json", "picoclaw_loopback_json", "archi_yaml", "archi_loopback_yaml"})
 """The texts without a key in them. All others are secret as a whole."""
 
-NEEDS_TOOLS: frozenset[Kind] = frozenset({"picoclaw", "archi"})
-"""Who sends tools with every request, and gets nothing but 400 from a model that is served without a parser."""
-
 PROBLEMS: Mapping[Kind, Callable[[str, ClientEndpoint], list[str]]] = {
     "picoclaw": picoclaw.problems,
     "archi": archi.problems,

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from settings.fallbacks import Fallback
+
 
 @dataclass(frozen=True)
 class ClientEndpoint:
@@ -10,7 +12,7 @@ class ClientEndpoint:
     base_url: ends in /v1. key: this client's own. model: the id to send, letter for letter.
     source: the local address to send from, where it is not the usual one. private_ca: whether the client has to be
     given the CA (the output ca_certificate), because no system trusts it by itself. loopback: base URL on the
-    machine itself, where no key is asked for, or None.
+    machine itself, where no key is asked for, or None. fallbacks: the models that take over, in their order.
     """
 
     base_url: str
@@ -20,6 +22,7 @@ class ClientEndpoint:
     source: str | None = None
     private_ca: bool = False
     loopback: str | None = None
+    fallbacks: tuple[Fallback, ...] = ()
 
     @property
     def base_urls(self) -> tuple[str, ...]:

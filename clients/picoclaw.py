@@ -5,13 +5,14 @@ Schema: `pkg/config` of PicoClaw at cf67dd38 (2026-06-13); its loader was run on
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from clients.endpoint import CA_FILE, SAVE_CA, ClientEndpoint
 from clients.given import at, named
+from settings.fallbacks import Fallback
 
 VERSION = 3
 """Schema version of config.json. PicoClaw rewrites files of older ones, where they have no field it took out."""
@@ -62,16 +63,39 @@ def security_yml(endpoint: ClientEndpoint) -> str:
     block: str = yaml.safe_dump({"model_list": {NAME: {"api_keys": [endpoint.key]}}}, width=1000)
     return (
         "# PicoClaw: put into ~/.picoclaw/.security.yml (chmod 600) beside config.json,\n"
-        f"# then start it again: {RESTART}\n{trust}{block}"
+        f"# then start it again: {RESTART}\n{trust}{block}{_keys_to_add(endpoint.fallbacks)}"
     )
 
 
+def _keys_to_add(fallbacks: Sequence[Fallback]) -> str:
+    """Lines of .security.yml, commented out, for the keys of the fallbacks: this program does not have them."""
+    lines = []
+    for each in fallbacks:
+        block: str = yaml.safe_dump({each.name: {"api_keys": [f"KEY OF {each.provider}"]}}, width=1000)
+        lines += [f"  # {line}\n" for line in block.splitlines()]
+    said = "  # Each fallback needs its own key, if it asks for one. Write it here and remove the # in front:\n"
+    return "".join([said, *lines]) if lines else ""
+
+
+def _fallback_entry(fallback: Fallback) -> dict[str, Any]:
+    return {
+        "model_name": fallback.name,
+        "provider": fallback.provider,
+        "model": fallback.model,
+        **({"api_base": fallback.base_url} if fallback.base_url else {}),
+        "request_timeout": TIMEOUT_SECONDS,
+        "enabled": True,
+    }
+
+
 def _config(endpoint: ClientEndpoint, base_url: str) -> str:
+    names = [each.name for each in endpoint.fallbacks]
     tree = {
         "version": VERSION,
         "agents": {
             "defaults": {
                 "model_name": NAME,
+                **({"model_fallbacks": names} if names else {}),
                 "max_tokens": answer_tokens(endpoint.max_model_len),
                 "context_window": endpoint.max_model_len,
             }
@@ -85,7 +109,8 @@ def _config(endpoint: ClientEndpoint, base_url: str) -> str:
                 "api_base": base_url,
                 "request_timeout": TIMEOUT_SECONDS,
                 "enabled": True,
-            }
+            },
+            *map(_fallback_entry, endpoint.fallbacks),
         ],
     }
     return json.dumps(tree, indent=2) + "\n"
@@ -100,7 +125,7 @@ def problems(text: str, endpoint: ClientEndpoint) -> list[str]:
     if not isinstance(tree, dict):
         return ["config.json: is no JSON object"]
     old = _old_format(tree)
-    return old or [*_tokens(tree, endpoint), *_entry(tree, endpoint)]
+    return old or [*_tokens(tree, endpoint), *_entry(tree, endpoint), *_fallbacks(tree)]
 
 
 def _old_format(tree: Mapping[str, Any]) -> list[str]:
@@ -146,10 +171,35 @@ def _tokens(tree: Mapping[str, Any], endpoint: ClientEndpoint) -> list[str]:
     return found
 
 
+def _entries(tree: Mapping[str, Any]) -> list[dict[str, Any]]:
+    models = tree.get("model_list")
+    return [each for each in models if isinstance(each, dict)] if isinstance(models, list) else []
+
+
+def _fallbacks(tree: Mapping[str, Any]) -> list[str]:
+    """Fallbacks without an entry. PicoClaw starts with them, and has no key and no address when it needs them."""
+    where = "agents.defaults.model_fallbacks"
+    given = at(tree, "agents", "defaults", "model_fallbacks")
+    if given is None:
+        return []
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        return [f"{where}: is not a list of names; PicoClaw does not load such a file"]
+    entries = _entries(tree)
+    known = [str(each.get("model_name")) for each in entries]
+    # PicoClaw looks for the id of a model too, with its provider in front or without.
+    ids = {str(each.get("model")) for each in entries}
+    ids |= {f"{each.get('provider')}/{each.get('model')}" for each in entries}
+    return [
+        f"{where}: {name!r} is not the model_name of an entry of model_list, which has {', '.join(known)}; add an "
+        "entry with provider, model and enabled: true, or take it out"
+        for name in given
+        if name not in {*known, *ids}
+    ]
+
+
 def _entry(tree: Mapping[str, Any], endpoint: ClientEndpoint) -> list[str]:
     name = at(tree, "agents", "defaults", "model_name")
-    models = tree.get("model_list")
-    entries = [each for each in models if isinstance(each, dict)] if isinstance(models, list) else []
+    entries = _entries(tree)
     entry = next((each for each in entries if each.get("model_name") == name), None)
     if name is None or entry is None:
         known = ", ".join(str(each.get("model_name")) for each in entries) or "nothing"

@@ -10,6 +10,12 @@ from clients.endpoint import CA_FILE, SAVE_CA, ClientEndpoint
 TIMEOUT_SECONDS = 180
 """SeaTable's own patience for one answer; a longer one here would not be used."""
 
+_TIMEOUT = f"SEATABLE_AI_LLM_TIMEOUT={TIMEOUT_SECONDS}"
+"""The one line about the model that every release from 6.1 on reads from `.env`."""
+
+MOVED = tuple(f"SEATABLE_AI_LLM_{name}" for name in ("TYPE", "URL", "KEY", "MODEL"))
+"""Lines of `.env` that 6.2 replaced by `LLM_MODELS`: its upgrade script asks for them to be moved there."""
+
 RESTART_6_1 = "docker compose up -d"
 RESTART_6_2 = "docker compose up -d --force-recreate seatable-ai"
 """Without --force-recreate the container keeps reading the file that was there when it was made."""
@@ -43,7 +49,7 @@ def env(endpoint: ClientEndpoint) -> str:
         f"SEATABLE_AI_LLM_URL='{endpoint.base_url}'\n"
         f"SEATABLE_AI_LLM_KEY='{endpoint.key}'\n"
         f"SEATABLE_AI_LLM_MODEL='{endpoint.model}'\n"
-        f"SEATABLE_AI_LLM_TIMEOUT={TIMEOUT_SECONDS}\n"
+        f"{_TIMEOUT}\n"
     )
 
 
@@ -58,5 +64,8 @@ def config_yaml(endpoint: ClientEndpoint) -> str:
     block: str = yaml.safe_dump({"global": {"LLM_MODELS": [model]}}, sort_keys=False, width=1000)
     return (
         "# SeaTable 6.2 and later: put into /opt/seatable-server/seatable/conf/seatable_config.yaml,\n"
-        f"# then: {RESTART_6_2}\n{_trust(endpoint)}{block}"
+        f"# then: {RESTART_6_2}\n"
+        f"# .env beside the compose files: {_TIMEOUT} stays there (180 is the default);\n"
+        f"# take out {', '.join(MOVED)}\n"
+        f"{_trust(endpoint)}{block}"
     )

@@ -144,6 +144,7 @@ def certificate_program(domain: Domain, known: Known, *, data_dir: str, edge: st
                 email=str(domain.acme_email),
                 http=domain.tls == "acme-http",
                 zone_id=domain.zone_id,
+                resolvers=domain.resolvers or (),
                 has_roots=known.roots is not None,
                 has_credentials=known.credentials is not None,
             )

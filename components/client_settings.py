@@ -5,8 +5,9 @@ from typing import Any, TypedDict
 
 import pulumi
 
-from clients.blocks import KEYLESS, NEEDS_TOOLS, blocks, own_blocks
+from clients.blocks import KEYLESS, blocks, own_blocks
 from clients.endpoint import ClientEndpoint
+from clients.suitability import warnings
 from components.certificates import Certificates
 from components.dns import Dns
 from components.edge import Edge
@@ -54,7 +55,8 @@ class ClientSettings(pulumi.ComponentResource):
             pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[args["readiness"]])),
         )
         settings, machine, edge, dns = args["settings"], args["machine"], args["edge"], args["dns"]
-        self._warn_of_missing_tools(settings)
+        for line in warnings(settings):
+            pulumi.log.warn(line)
         per_client = {client: self._texts(client, args) for client in settings.clients}
         proved = args["readiness"].proved.urn
         self.outputs = {
@@ -83,15 +85,6 @@ class ClientSettings(pulumi.ComponentResource):
         self.register_outputs({})
 
     @staticmethod
-    def _warn_of_missing_tools(settings: Settings) -> None:
-        agents = [name for name, client in settings.clients.items() if client.kind in NEEDS_TOOLS]
-        if agents and settings.model.parser is None:
-            pulumi.log.warn(
-                f"{', '.join(agents)}: sends tools with every request, and {settings.model.name} is served "
-                "without a tool parser: each is answered with 400. Set seatable-vllm:model.tool_parser"
-            )
-
-    @staticmethod
     def _texts(client: str, args: ClientSettingsArgs) -> pulumi.Output[Mapping[str, str]]:
         settings, base_url, certificates = args["settings"], args["edge"].base_url, args["certificates"]
         model, here = settings.model, settings.local_source(client)
@@ -108,6 +101,7 @@ class ClientSettings(pulumi.ComponentResource):
                     source,
                     private_ca=bool(known["ca"]),
                     loopback=_loopback_url(settings),
+                    fallbacks=tuple(settings.clients[client].fallbacks),
                 ),
             )
 

@@ -7,7 +7,7 @@ comes on standard input and is written to 0600 files below `certificates/` in th
 import base64
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from catalog.certificates import AWS_REGION, CA_DAYS, LEAF_DAYS, REFUSALS, RENEW_DAYS, TIMER_HOURS
@@ -41,7 +41,10 @@ class Renewal:
 
 @dataclass(frozen=True)
 class Acme:
-    """How lego is asked. http: by port 80, else by Route 53. has_roots: whether the CA's own roots are given."""
+    """How lego is asked. http: by port 80, else by Route 53. has_roots: whether the CA's own roots are given.
+
+    resolvers: DNS resolvers in place of the machine's, ADDRESS or ADDRESS:PORT.
+    """
 
     image: str
     directory: str
@@ -49,6 +52,7 @@ class Acme:
     email: str
     http: bool
     zone_id: str | None = None
+    resolvers: Sequence[str] = ()
     has_roots: bool = False
     has_credentials: bool = False
 
@@ -334,7 +338,8 @@ obtain() {{
 
 def acme(order: Acme) -> str:
     """Bash that lets lego get or renew a certificate. Account and certificates stay in a folder per directory."""
-    challenge = "--http --http.port :80" if order.http else "--dns route53"
+    resolvers = "".join(f" --dns.resolvers {shlex.quote(each)}" for each in order.resolvers)
+    challenge = "--http --http.port :80" if order.http else f"--dns route53{resolvers}"
     mounts = [
         f'--volume "$folder/{order.store}:/state"',
         *(['--volume "$folder/roots.pem:/roots.pem:ro" --env LEGO_CA_CERTIFICATES=/roots.pem'] * order.has_roots),

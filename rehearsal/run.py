@@ -5,6 +5,7 @@ import atexit
 import logging
 import runpy
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from rehearsal.resources import Say
 from rehearsal.stack_file import stack_config
 from rehearsal.state import Made, State, exclusive
 from settings import NAMESPACE, value_of
+
+WARNING = "warning"
+"""Stands in place of a resource's name before what the program warns of."""
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -44,7 +48,7 @@ def up(stack: str, say: Say, project: Path = PROJECT) -> tuple[Counts, dict[str,
     with exclusive(state_path(stack, project)):
         state = State.load(state_path(stack, project))
         with Rehearsing(state, say) as rehearsing:
-            results = _run_program(stack, config, rehearsing, project)
+            results = _run_program(stack, config, rehearsing, project, say)
             gone = [name for name in reversed(state.made) if name not in rehearsing.seen]
             for name in gone:
                 rehearsing.remove(name)
@@ -52,11 +56,13 @@ def up(stack: str, say: Say, project: Path = PROJECT) -> tuple[Counts, dict[str,
         return rehearsing.counts, results
 
 
-def _run_program(stack: str, config: dict[str, str], rehearsing: Rehearsing, project: Path) -> dict[str, Any]:
+def _run_program(
+    stack: str, config: dict[str, str], rehearsing: Rehearsing, project: Path, say: Say
+) -> dict[str, Any]:
     """Runs `__main__.py`; the stack's outputs. RehearsalError with every failure."""
     results = {}
     try:
-        results = run_program(stack, config, rehearsing, project)
+        results = run_program(stack, config, rehearsing, project, warn=lambda text: say(WARNING, text))
     except Exception:
         # What is raised is one failure of several, and not always the first.
         if not rehearsing.failures:
@@ -64,6 +70,16 @@ def _run_program(stack: str, config: dict[str, str], rehearsing: Rehearsing, pro
     if rehearsing.failures:
         raise RehearsalError("\n".join(rehearsing.failures))
     return results
+
+
+def _log(warn: Callable[[str], None] | None) -> logging.Logger:
+    """Hands on warnings alone. Pulumi logs a stack trace per failed resource; whoever answers reports those."""
+    log = logging.Logger("seatable-vllm.rehearsal")
+    log.addFilter(lambda record: record.levelno == logging.WARNING)
+    handler = logging.Handler()
+    handler.emit = lambda record: warn(record.getMessage()) if warn else None  # type: ignore[method-assign]
+    log.addHandler(handler)
+    return log
 
 
 def run_program(
@@ -74,16 +90,15 @@ def run_program(
     *,
     preview: bool = False,
     monitor: MockMonitor | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Runs `__main__.py` under Pulumi's test monitor, which `mocks` answers for; the stack's outputs.
 
-    RehearsalError where the program refuses its settings.
+    warn: gets each warning of the program. RehearsalError where the program refuses its settings.
     """
-    # Pulumi would log a stack trace per failed resource; the failures themselves are told by whoever answers.
-    silent = logging.getLogger("seatable-vllm.rehearsal")
-    silent.disabled = True
     logging.getLogger("asyncio").disabled = True
-    set_mocks(mocks, project="seatable-vllm", stack=stack, preview=preview, logger=silent, monitor=monitor)
+    log = _log(warn)
+    set_mocks(mocks, project="seatable-vllm", stack=stack, preview=preview, logger=log, monitor=monitor)
     set_all_config(config)
     sys.path.insert(0, str(project))
     results: dict[str, Any] = {}

@@ -6,6 +6,7 @@ Secrets are never part of the tree. They travel beside it as Pulumi secrets, so 
 
 from settings.aws import AwsMachine
 from settings.domain import Domain
+from settings.fallbacks import Fallback
 from settings.loading import NAMESPACE, SECRETS, SettingsError, parse
 from settings.machines import HostMachine, LocalMachine
 from settings.model import OPTIONS_WE_OWN, Model
@@ -21,6 +22,7 @@ __all__ = [
     "AwsMachine",
     "Client",
     "Domain",
+    "Fallback",
     "HostMachine",
     "Images",
     "LocalMachine",

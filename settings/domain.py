@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from settings.words import (
     EmailAddress,
@@ -13,6 +13,7 @@ from settings.words import (
     HostName,
     HttpsUrl,
     PemOrPath,
+    Resolver,
     RulesError,
     Tree,
     ZoneId,
@@ -39,6 +40,8 @@ class Domain(Tree):
     """acme-*: directory of another ACME CA; None: Let's Encrypt."""
     acme_ca: PemOrPath | None = None
     """acme-*: PEM of that CA's roots, as text or the path of a file; None: the machine's own roots."""
+    resolvers: Annotated[list[Resolver], Field(min_length=1)] | None = None
+    """acme-dns: DNS resolvers that know the public zone; None: those of the machine."""
     certificate: FilePath | None = None
     """files: PEM file with the certificate and its chain, on the computer that runs Pulumi."""
     key: FilePath | None = None
@@ -79,6 +82,7 @@ BELONGS_TO: Mapping[str, tuple[TlsSource, ...]] = {
     "acme_staging": _ACME,
     "acme_server": _ACME,
     "acme_ca": _ACME,
+    "resolvers": ("acme-dns",),
     "certificate": ("files",),
     "key": ("files",),
 }

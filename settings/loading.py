@@ -183,6 +183,8 @@ _WAYS_OUT: Mapping[str, str] = {
 _FORMS = {
     "kind": "write seatable, openai, picoclaw or archi",
     "cidrs": 'name the networks that it sends from, such as ["198.51.100.10/32"]',
+    "provider": "write the name that PicoClaw has for it, such as openrouter",
+    "model": "write the provider's id of the model",
     "host": "write the name that clients use, such as llm.example.com",
     "tls": "write private-ca, files, acme-dns or acme-http",
     "ssh": SSH_FORM,
@@ -202,7 +204,8 @@ def _shown(detail: Any, path: list[str]) -> str:
         return "an empty value"
     if isinstance(value, dict | list):
         return f"{'a' if value else 'an empty'} {'map' if isinstance(value, dict) else 'list'}"
-    if not isinstance(value, str | int | float) or path[:2] == ["model", "extra_args"]:
+    with_password = isinstance(value, str) and "://" in value and "@" in value
+    if not isinstance(value, str | int | float) or path[:2] == ["model", "extra_args"] or with_password:
         return f"a value of type {type(value).__name__}"
     shown = repr(value)
     return shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from settings.aws import AwsMachine
 from settings.domain import Domain
+from settings.fallbacks import GivenFallback
 from settings.machines import LocalMachine, MachineSettings
 from settings.model import Model
 from settings.words import (
@@ -30,6 +31,23 @@ class Client(Tree):
 
     kind: Literal["seatable", "openai", "picoclaw", "archi"]
     cidrs: Annotated[list[Network], Field(min_length=1)]
+    fallbacks: list[GivenFallback] = Field(default_factory=list)
+    """picoclaw: the models that it asks, in this order, when the endpoint refuses or does not answer."""
+
+    @model_validator(mode="after")
+    def _fallbacks_are_picoclaws(self) -> Client:
+        if self.fallbacks and self.kind != "picoclaw":
+            raise RulesError(
+                f"fallbacks: are for a client of kind picoclaw, and this one is of kind {self.kind}; remove them, "
+                "or configure them in the client itself"
+            )
+        names = [each.identity for each in self.fallbacks]
+        if twice := [each.name for each in self.fallbacks if names.count(each.identity) > 1]:
+            raise RulesError(
+                f"fallbacks: {' and '.join(twice)} are one for PicoClaw, with one address and one key; keep one, "
+                "or write provider openai for the other, with its base_url"
+            )
+        return self
 
 
 HTTPS_PORT = 443
@@ -139,7 +157,7 @@ class Settings(Tree):
 
     @model_validator(mode="after")
     def _clients_and_generations_fit(self) -> Settings:
-        problems = [*self._problems_of_the_zone(), *self._problems_on_aws()]
+        problems = [*self._problems_of_the_zone(), *self._problems_on_aws(), *self._problems_of_fallbacks()]
         if not self.domain and self.ports.edge < LOWEST_FREE_PORT:
             problems.append(
                 f"ports.edge: {self.ports.edge} is a port of the system; without a domain use {LOWEST_FREE_PORT} "
@@ -174,6 +192,18 @@ class Settings(Tree):
                     f"domain.{name}: is for tls acme-dns, not {self.domain.tls} (or for a machine of kind aws); "
                     "remove it"
                 )
+
+    def _problems_of_fallbacks(self) -> Iterable[str]:
+        """PicoClaw asks by provider and model: one of the endpoint's own would be asked in its place, at once."""
+        own = f"vllm/{self.model.name}".lower()
+        for name, client in self.clients.items():
+            for number, fallback in enumerate(client.fallbacks):
+                if fallback.identity == own:
+                    yield (
+                        f"clients.{name}.fallbacks.{number}: {fallback.model} at provider vllm is what this "
+                        "endpoint serves, and PicoClaw would send every request to the fallback; write provider "
+                        "openai for it, with its base_url"
+                    )
 
     def _problems_on_aws(self) -> Iterable[str]:
         """What cannot be right for a machine that the whole net could reach."""

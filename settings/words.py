@@ -156,6 +156,14 @@ HttpsUrl = Annotated[
         "is no https:// address of an ACME directory, such as https://ca.example.com/acme/directory",
     ),
 ]
+Resolver = Annotated[
+    str,
+    text_like(
+        rf"({_NAME}|\[[0-9A-Fa-f:.]+\])(:[0-9]{{1,5}})?",
+        "is not the address of a DNS resolver; write ADDRESS or ADDRESS:PORT, such as 9.9.9.9:53 or "
+        "[2620:fe::fe]:53",
+    ),
+]
 FilePath = Annotated[str, text_like(r"[^\x00\n]+", "is no path of a file; write one such as /etc/ssl/llm.pem")]
 PemOrPath = Annotated[
     str,

@@ -533,11 +533,17 @@ class FakeEndpoint:
         if length > self.max_model_len:
             return error_reply(400, f"This model's maximum context length is {self.max_model_len} tokens.")
         tokens = wanted.get("max_tokens", 16)
+        if tokens > self.max_model_len:
+            return error_reply(
+                400, f"max_tokens={tokens} cannot be greater than max_model_len={self.max_model_len}."
+            )
         if wanted.get("stream"):
             events = [f'data: {{"choices": [{{"delta": {{"content": "{n}"}}}}]}}\n\n' for n in range(tokens)]
             return Reply(200, chunks=[*events, "data: [DONE]\n\n"], headers={"content-type": "text/event-stream"})
         usage = {"prompt_tokens": length, "completion_tokens": tokens}
         choice = {"message": {"role": "assistant", "content": "OK"}, "finish_reason": "length"}
+        if wanted.get("response_format") == {"type": "json_object"}:
+            choice = {"message": {"role": "assistant", "content": '{"city": "Paris"}'}, "finish_reason": "stop"}
         if isinstance(forced := wanted.get("tool_choice"), dict):
             (tool,) = wanted["tools"]
             schema = tool["function"]["parameters"]["properties"]

@@ -17,6 +17,7 @@ from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
+from rehearsal.run import WARNING
 from scripts.commands.aws import AwsStack, aws_stack
 from scripts.commands.capacity import deploy_somewhere
 from scripts.commands.deployed import engine_of
@@ -226,9 +227,12 @@ def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
         with terminal.step(f"deploying {stack} ({engine.name})") as step:
 
             def heard(line: str) -> None:
-                # Pulumi prints a line per event, and dots in between; of the rehearsal, the gate's words suffice.
+                # Pulumi prints a line per event, and dots in between; of the rehearsal, the gate's words and the
+                # program's warnings suffice.
                 told = (
-                    line.strip() and "@ updating" not in line if engine.name == "pulumi" else "readiness" in line
+                    line.strip() and "@ updating" not in line
+                    if engine.name == "pulumi"
+                    else "readiness" in line or line.startswith(f"{WARNING}: ")
                 )
                 if told:
                     terminal.line(f"  {line}")

@@ -31,7 +31,7 @@ IMAGE = "seatable-vllm/lego:lab"
 
 @dataclass(frozen=True)
 class Lab:
-    """Route 53 and DNS. proxy, dns: ports on 127.0.0.1. image: a lego image that finds both."""
+    """Route 53 and DNS. proxy, dns: ports on 127.0.0.1. image: a lego image that finds Route 53."""
 
     proxy: int
     dns: int
@@ -41,10 +41,11 @@ class Lab:
 
 @dataclass(frozen=True)
 class Pebble:
-    """A CA. directory: its address. roots: PEM of what it and its certificates are trusted by."""
+    """A CA. directory: its address. roots: PEM that it and its certificates are trusted by. dns: its DNS port."""
 
     directory: str
     roots: str
+    dns: int
 
 
 def ensure_debian(program: str) -> None:
@@ -72,7 +73,7 @@ def lab_python() -> Path:
 
 @contextlib.contextmanager
 def acme_lab(lego: str, folder: Path) -> Iterator[Lab]:
-    """Route 53 and DNS, and an image made from `lego` (a reference) that asks them. Gone at the end."""
+    """Route 53 and DNS, and an image made from `lego` (a reference) that asks the first. Gone at the end."""
     with subprocess.Popen(
         [lab_python(), HERE / "acme_lab.py", ZONE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -86,7 +87,7 @@ def acme_lab(lego: str, folder: Path) -> Iterator[Lab]:
         (context / "Dockerfile").write_text(
             f"FROM {lego}\nCOPY aws.crt /aws.crt\n"
             f"ENV HTTPS_PROXY=http://{LOOPBACK}:{told['proxy']} AWS_CA_BUNDLE=/aws.crt\n"
-            f'ENTRYPOINT ["lego", "--dns.resolvers", "{LOOPBACK}:{told["dns"]}", "--dns.disable-cp"]\n'
+            'ENTRYPOINT ["lego", "--dns.disable-cp"]\n'
         )
         (context / "aws.crt").chmod(0o644)
         subprocess.run(["docker", "build", "-q", "-t", image, str(context)], check=True, capture_output=True)
@@ -134,7 +135,7 @@ def pebble(folder: Path, dns: int, http_port: int = 5002) -> Iterator[Pebble]:
             wait_until(lambda: _listens(listen) and _listens(manage), "pebble")
             with urllib.request.urlopen(f"https://localhost:{manage}/roots/0", context=trusting) as answer:
                 root = answer.read().decode()
-            yield Pebble(f"https://localhost:{listen}/dir", certificate.read_text() + root)
+            yield Pebble(f"https://localhost:{listen}/dir", certificate.read_text() + root, dns)
         finally:
             process.terminate()
 

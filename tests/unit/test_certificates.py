@@ -206,6 +206,21 @@ def test_lego_is_asked_for_this_name_and_told_no_secret_in_its_arguments_or_envi
     assert json.loads((data / "certificates" / "policy.json").read_text())["Statement"]
 
 
+def test_lego_asks_the_given_resolvers_at_the_first_time_and_at_a_renewal_and_else_those_of_the_machine(
+    data: Path, fake_command: FakeCommand
+) -> None:
+    issuing(data, fake_command)
+    given = ["9.9.9.9:53", "[2620:fe::fe]:53", "dns.example.net"]
+    facts(run(program(data, ACME.model_copy(update={"resolvers": given})), fake_command))
+    assert renew(data, fake_command, "--force").returncode == 0
+    facts(run(program(data, ACME.model_copy(update={"acme_staging": True})), fake_command))
+    runs = [call for call in fake_command.calls if call[:2] == ["docker", "run"]]
+    asked = [[call[place + 1] for place, word in enumerate(call) if word == "--dns.resolvers"] for call in runs]
+    assert asked == [given, given, []]
+    # lego takes them before its command alone.
+    assert runs[1].index("dns.example.net") < runs[1].index("renew")
+
+
 def test_a_certificate_that_is_there_is_renewed_and_not_asked_for_again(
     data: Path, fake_command: FakeCommand
 ) -> None:

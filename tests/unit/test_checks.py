@@ -243,6 +243,64 @@ def test_no_tool_call_is_asked_for_where_none_are_promised(fake_endpoint: FakeEn
     assert fake_endpoint.asked == []
 
 
+def json_answer(content: object, finish: str = "stop") -> dict[str, Any]:
+    return {"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": finish}]}
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [
+        ("Paris", "structured-outputs-config"),
+        ("<think>Hm.</think>{}", "reasoning-parser"),
+        ("```json\n{}\n```", "structured-outputs-config"),
+        ("[1]", "structured-outputs-config"),
+        ("null", "structured-outputs-config"),
+        ("", "structured-outputs-config"),
+        (None, "structured-outputs-config"),
+    ],
+    ids=repr,
+)
+def test_an_answer_that_is_no_json_object_fails_with_what_to_set(
+    content: object, remedy: str, fake_endpoint: FakeEndpoint
+) -> None:
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(200, json_answer(content))
+    reason = refusal(endpoint.json_is_answered, fake_endpoint)
+    assert remedy in reason
+    assert repr(content or "") in reason
+
+
+def test_a_json_object_that_comes_to_no_end_fails_with_the_tokens_it_had(fake_endpoint: FakeEndpoint) -> None:
+    body = json_answer('{"city": "Par', "length")
+    fake_endpoint.answers["POST /v1/chat/completions"] = fake_endpoint.always(200, body)
+    assert "within 256 tokens" in refusal(endpoint.json_is_answered, fake_endpoint)
+
+
+def test_a_refused_request_for_json_fails_with_the_engines_words_and_what_to_remove(
+    fake_endpoint: FakeEndpoint,
+) -> None:
+    refused = fake_endpoint.always(400, {"error": {"message": "structured outputs are not supported"}})
+    fake_endpoint.answers["POST /v1/chat/completions"] = refused
+    reason = refusal(endpoint.json_is_answered, fake_endpoint)
+    assert "answered 400" in reason
+    assert "not supported" in reason
+    assert "structured-outputs-config" in reason
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_no_check_asks_for_more_tokens_than_the_smallest_context_has(
+    check: Check, fake_endpoint: FakeEndpoint
+) -> None:
+    """vLLM answers 400 to a max_tokens over what is served; 256 is the least that a stack can set."""
+    fake_endpoint.max_model_len = 256
+    assert check(target(fake_endpoint))
+
+
+def test_there_are_as_many_checks_as_the_readme_says() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    words = ("nine", "ten", "eleven", "twelve")
+    assert f"`scripts/check [stack] [--client NAME]`: {words[len(CHECKS) - 9]} checks" in readme
+
+
 EVENTS = [f"data: {{}}{n}\n\n" for n in range(24)]
 
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -96,6 +98,28 @@ def test_the_yaml_block_names_its_file_and_the_restart_that_makes_it_count() -> 
     comments = " ".join(line for line in seatable.config_yaml(ENDPOINT).splitlines() if line.startswith("#"))
     assert "/opt/seatable-server/seatable/conf/seatable_config.yaml" in comments
     assert "docker compose up -d --force-recreate seatable-ai" in comments
+
+
+MOVED_IN_6_2 = ("TYPE", "URL", "KEY", "MODEL")
+"""Lines of `.env` that SeaTable 6.2 replaced; its manual still has the one of the timeout there."""
+
+
+@pytest.mark.parametrize(
+    "endpoint", [ENDPOINT, ClientEndpoint("https://gpu.lan/v1", KEY, "o/m", 512, private_ca=True)]
+)
+def test_the_yaml_block_takes_out_of_env_what_it_replaces_and_leaves_the_timeout(endpoint: ClientEndpoint) -> None:
+    comments = [line for line in seatable.config_yaml(endpoint).splitlines() if line.startswith("#")]
+    (removed,) = [line for line in comments if "take out" in line]
+    assert re.findall(r"SEATABLE_AI_LLM_([A-Z]+)", removed) == list(MOVED_IN_6_2)
+    assert any("SEATABLE_AI_LLM_TIMEOUT=180 stays there" in line for line in comments)
+
+
+def test_the_page_takes_the_same_lines_out_and_leaves_the_timeout() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "seatable.md").read_text()
+    assert "SEATABLE_AI_LLM_*" not in page
+    (said,) = re.findall(r"take out the lines that this file replaces: (.*?)\. `([A-Z_]+)` stays", page, re.DOTALL)
+    assert tuple(name.rpartition("_")[2] for name in re.findall(r"`([A-Z_]+)`", said[0])) == MOVED_IN_6_2
+    assert said[1] == "SEATABLE_AI_LLM_TIMEOUT"
 
 
 @pytest.mark.parametrize("key", ["1" * 64, "1e" + "5" * 62, "0x" + "1" * 62, "null" + "0" * 60, "0" * 64])

@@ -23,7 +23,7 @@ from clients.blocks import KEYLESS, PROBLEMS, Kind, blocks, own_blocks
 from clients.endpoint import CA_FILE, ClientEndpoint
 from scripts.commands import client_file
 from scripts.commands.errors import CommandError
-from settings import parse
+from settings import Fallback, parse
 
 KEY = "".join(["Ab3", "z" * 58, "9Xy"])
 ENDPOINT = ClientEndpoint(
@@ -34,6 +34,10 @@ ENDPOINT = ClientEndpoint(
     loopback="http://127.0.0.1:18080/v1",
 )
 PLAIN = dataclasses.replace(ENDPOINT, loopback=None)
+CLOUD = Fallback(provider="openrouter", model="meta-llama/llama-3.3-70b-instruct")
+SECOND = Fallback(provider="vllm", model="Qwen/Qwen3-8B", base_url="https://llm2.example.com:8443/v1")
+THIRD = Fallback(provider="openai", model="Qwen/Qwen3-8B", base_url="https://llm3.example.com/v1")
+WITH_FALLBACKS = dataclasses.replace(ENDPOINT, fallbacks=(CLOUD, SECOND, THIRD))
 
 PAGES = Path(__file__).resolve().parents[2] / "docs"
 
@@ -53,25 +57,30 @@ TEXT = {"type": "string", "minLength": 1}
 TOKENS = {"type": "integer", "minimum": 1}
 URL = {"type": "string", "pattern": "^https?://[^/]+/v1$"}
 
+PICOCLAW_DEFAULTS = {"model_name": TEXT, "max_tokens": TOKENS, "context_window": TOKENS}
+PICOCLAW_ENTRY = {
+    "model_name": {**TEXT, "not": {"const": "local-model"}},
+    "provider": TEXT,
+    "model": {"type": "string", "pattern": "^[^/ ][^ ]*$"},
+    "api_base": URL,
+    "request_timeout": TOKENS,
+    "enabled": {"const": True},
+}
 PICOCLAW_CONFIG = strict(
     {
         "version": {"const": 3},
         "agents": strict(
-            {"defaults": strict({"model_name": TEXT, "max_tokens": TOKENS, "context_window": TOKENS})}
+            {
+                "defaults": strict(
+                    {**PICOCLAW_DEFAULTS, "model_fallbacks": {"type": "array", "minItems": 1, "items": TEXT}},
+                    required=list(PICOCLAW_DEFAULTS),
+                )
+            }
         ),
         "model_list": {
             "type": "array",
             "minItems": 1,
-            "items": strict(
-                {
-                    "model_name": {**TEXT, "not": {"const": "local-model"}},
-                    "provider": {"const": "vllm"},
-                    "model": {"type": "string", "pattern": "^[^/ ][^ ]*$"},
-                    "api_base": URL,
-                    "request_timeout": TOKENS,
-                    "enabled": {"const": True},
-                }
-            ),
+            "items": strict(PICOCLAW_ENTRY, required=[name for name in PICOCLAW_ENTRY if name != "api_base"]),
         },
     }
 )
@@ -135,6 +144,38 @@ def test_picoclaws_key_is_in_a_file_of_its_own_under_the_name_of_its_entry() -> 
     (entry,) = json.loads(picoclaw.config_json(ENDPOINT))["model_list"]
     assert tree["model_list"][entry["model_name"]]["api_keys"] == [KEY]
     assert KEY not in picoclaw.config_json(ENDPOINT)
+
+
+@pytest.mark.parametrize("text", [picoclaw.config_json, picoclaw.loopback_json])
+def test_picoclaws_fallbacks_are_names_of_entries_of_their_own_in_the_order_of_the_setting(
+    text: Callable[[ClientEndpoint], str],
+) -> None:
+    tree = json.loads(text(WITH_FALLBACKS))
+    jsonschema.validate(tree, PICOCLAW_CONFIG)
+    own, *others = tree["model_list"]
+    assert own == json.loads(text(ENDPOINT))["model_list"][0]
+    assert tree["agents"]["defaults"]["model_fallbacks"] == [entry["model_name"] for entry in others]
+    assert [(entry["provider"], entry["model"], entry.get("api_base")) for entry in others] == [
+        ("openrouter", "meta-llama/llama-3.3-70b-instruct", None),
+        ("vllm", "Qwen/Qwen3-8B", "https://llm2.example.com:8443/v1"),
+        ("openai", "Qwen/Qwen3-8B", "https://llm3.example.com/v1"),
+    ]
+    # Entries of one name would share the requests in place of one taking over from the other.
+    assert len({entry["model_name"] for entry in tree["model_list"]}) == 4
+
+
+def test_without_fallbacks_picoclaw_is_given_none() -> None:
+    assert "model_fallbacks" not in picoclaw.config_json(ENDPOINT)
+
+
+def test_a_fallbacks_key_has_its_place_in_the_security_file_and_is_no_value_until_it_is_written() -> None:
+    text = picoclaw.security_yml(WITH_FALLBACKS)
+    assert yaml.safe_load(text) == yaml.safe_load(picoclaw.security_yml(ENDPOINT))
+    hashes_removed = re.sub(r"^  # (?!Each)", "  ", text, flags=re.MULTILINE)
+    tree = yaml.safe_load(hashes_removed)
+    jsonschema.validate(tree, PICOCLAW_SECURITY)
+    names = [entry["model_name"] for entry in json.loads(picoclaw.config_json(WITH_FALLBACKS))["model_list"]]
+    assert list(tree["model_list"]) == names
 
 
 @pytest.mark.parametrize("key", ["1" * 64, "1e" + "5" * 62, "null" + "0" * 60])
@@ -268,6 +309,7 @@ services:
 def test_what_is_handed_out_is_found_without_a_problem() -> None:
     assert picoclaw.problems(picoclaw.config_json(ENDPOINT), ENDPOINT) == []
     assert picoclaw.problems(picoclaw.loopback_json(ENDPOINT), ENDPOINT) == []
+    assert picoclaw.problems(picoclaw.config_json(WITH_FALLBACKS), WITH_FALLBACKS) == []
     assert archi.problems(archi.config_yaml(ENDPOINT), ENDPOINT) == []
     assert archi.problems(archi.loopback_yaml(ENDPOINT), ENDPOINT) == []
 
@@ -308,6 +350,13 @@ def test_archis_old_format_is_told_part_by_part() -> None:
             "model_list (local-model).model_name",
             "vllm",
         ),
+        (
+            {"agents__defaults__model_fallbacks": ["vllm", "openrouter/a/b"]},
+            "agents.defaults.model_fallbacks",
+            "'openrouter/a/b'",
+        ),
+        ({"agents__defaults__model_fallbacks": "vllm"}, "agents.defaults.model_fallbacks", "not a list of names"),
+        ({"agents__defaults__model_fallbacks": [7]}, "agents.defaults.model_fallbacks", "not a list of names"),
     ],
     ids=repr,
 )
@@ -317,6 +366,13 @@ def test_one_mistake_in_picoclaws_file_is_one_problem_with_its_way_out(
     (line,) = picoclaw.problems(picoclaw_file(**changes), ENDPOINT)
     assert line.startswith(f"{place}: ")
     assert way_out in line
+
+
+@pytest.mark.parametrize("name", ["backup", "deepseek/deepseek-chat", "deepseek-chat"])
+def test_a_fallback_that_picoclaw_finds_in_its_list_is_no_problem(name: str) -> None:
+    backup = {"model_name": "backup", "provider": "deepseek", "model": "deepseek-chat", "enabled": True}
+    changes = {"model_list__backup": backup, "agents__defaults__model_fallbacks": [name]}
+    assert picoclaw.problems(picoclaw_file(**changes), ENDPOINT) == []
 
 
 def test_picoclaws_own_number_of_tokens_is_reckoned_with_where_none_is_set() -> None:

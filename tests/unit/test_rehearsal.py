@@ -266,6 +266,17 @@ def test_a_type_that_the_rehearsal_does_not_know_is_refused_by_name(kind: str, s
     assert "pulumi up" in str(refused.value)
 
 
+def test_what_the_program_warns_of_is_heard_and_nothing_else_that_pulumi_logs(tmp_path: Path) -> None:
+    program = "import pulumi\npulumi.log.info('so')\npulumi.log.warn('mind')\npulumi.log.debug('it')\n"
+    (tmp_path / "__main__.py").write_text(program)
+    heard: list[str] = []
+    run.run_program(
+        "local", {}, Rehearsing(State.load(tmp_path / "state.json"), quiet), tmp_path, warn=heard.append
+    )
+    assert heard == ["mind"]
+    run.run_program("local", {}, Rehearsing(State.load(tmp_path / "state.json"), quiet), tmp_path)
+
+
 def test_a_function_of_a_provider_is_refused_by_name(state: State) -> None:
     with pytest.raises(RehearsalError, match="aws:ec2/getAmi:getAmi"):
         Rehearsing(state, quiet).call(MockCallArgs("aws:ec2/getAmi:getAmi", {}, ""))

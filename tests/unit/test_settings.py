@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,111 @@ def test_the_address_that_proves_the_endpoint_lies_in_the_clients_own_network(ci
     source = settings.local_source("seatable")
     assert source is not None
     assert ipaddress.ip_address(source) in ipaddress.ip_network(cidr)
+
+
+# A PicoClaw's fallbacks
+
+
+CLOUD = {"provider": "openrouter", "model": "meta-llama/llama-3.3-70b-instruct"}
+
+
+def with_fallbacks(*fallbacks: object, kind: str = "picoclaw") -> dict[str, Any]:
+    """Settings of a client with these fallbacks."""
+    agents = {"kind": kind, "cidrs": ["127.0.0.2/32"], "fallbacks": list(fallbacks)}
+    return {"clients": {**LOOPBACK, "agents": agents}}
+
+
+def test_fallbacks_keep_their_order() -> None:
+    second = {"provider": "vllm", "model": "Qwen/Qwen3-8B", "base_url": "https://llm2.example.com/v1"}
+    for order in ([CLOUD, second], [second, CLOUD]):
+        found = parse(with_fallbacks(*order)).clients["agents"].fallbacks
+        assert [(each.provider, each.model) for each in found] == [
+            (each["provider"], each["model"]) for each in order
+        ]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "place", "words"),
+    [
+        ("openrouter/a/b", "", "write {provider: openrouter, model: a/b}"),
+        ("deepseek-chat", "", "write {provider: PROVIDER, model: deepseek-chat}"),
+        (7, "", "write a map"),
+        ({"provider": "openrouter"}, ".model", "missing"),
+        ({"model": "a/b"}, ".provider", "missing"),
+        ({**CLOUD, "provider": "openroute"}, ".provider", "'openrouter'"),
+        ({**CLOUD, "provider": "claude-cli"}, ".provider", "'anthropic'"),
+        ({**CLOUD, "model": "a b"}, ".model", "as the provider lists it"),
+        ({**CLOUD, "model": "/models/a"}, ".model", "as the provider lists it"),
+        ({**CLOUD, "model": ""}, ".model", "as the provider lists it"),
+        ({**CLOUD, "base_url": "llm2.example.com"}, ".base_url", "https://llm2.example.com/v1"),
+        ({**CLOUD, "base_url": "https://user:word@llm2.example.com/v1"}, ".base_url", "without key"),
+        ({"provider": "vllm", "model": "a/b"}, ".base_url", "missing"),
+        ({"provider": "azure", "model": "a"}, ".base_url", "missing"),
+    ],
+    ids=repr,
+)
+def test_a_fallback_that_picoclaw_could_not_ask_is_refused_with_the_right_form(
+    fallback: object, place: str, words: str
+) -> None:
+    line = the_problem(with_fallbacks(CLOUD, fallback))
+    assert line.startswith(f"seatable-vllm:clients.agents.fallbacks.1{place}: ")
+    assert words in line
+
+
+def test_a_key_of_a_fallback_has_no_place_in_a_stacks_file_and_is_not_repeated() -> None:
+    line = the_problem(with_fallbacks({**CLOUD, "api_keys": ["sk-looks-secret"]}))
+    assert line.startswith("seatable-vllm:clients.agents.fallbacks.0.api_keys: ")
+    assert "looks-secret" not in line
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        with_fallbacks({**CLOUD, "base_url": "https://me:looks-secret@llm2.example.com/v1"}),
+        {"domain": {"host": "llm.example.com", "tls": "acme-http", "acme_email": "ops@example.com",
+                    "acme_server": "https://me:looks-secret@ca.example.com/directory"}},
+    ],
+    ids=["a fallback", "an ACME server"],
+)  # fmt: skip
+def test_a_password_in_an_address_is_not_repeated(values: Mapping[str, object]) -> None:
+    assert "looks-secret" not in the_problem(values)
+
+
+@pytest.mark.parametrize("kind", ["seatable", "archi", "openai"])
+def test_fallbacks_of_a_client_that_is_no_picoclaw_are_refused(kind: str) -> None:
+    line = the_problem(with_fallbacks(CLOUD, kind=kind))
+    assert line.startswith("seatable-vllm:clients.agents.fallbacks: ")
+    assert f"of kind {kind}; remove them" in line
+
+
+SAME_MODEL = {"provider": "vllm", "model": SMOLLM2, "base_url": "https://llm2.example.com/v1"}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (CLOUD, CLOUD),
+        (CLOUD, {**CLOUD, "model": CLOUD["model"].upper()}),
+        (CLOUD, {**CLOUD, "base_url": "https://llm2.example.com/v1"}),
+    ],
+)
+def test_two_fallbacks_that_picoclaw_would_take_for_one_are_refused(
+    first: Mapping[str, str], second: Mapping[str, str]
+) -> None:
+    line = the_problem(with_fallbacks(first, second))
+    assert line.startswith("seatable-vllm:clients.agents.fallbacks: ")
+    assert "provider openai" in line
+    parse(with_fallbacks(first, {**second, "provider": "openai", "base_url": "https://llm2.example.com/v1"}))
+
+
+@pytest.mark.parametrize("model", [SMOLLM2, SMOLLM2.lower()])
+def test_a_fallback_that_would_take_the_endpoints_own_requests_is_refused(model: str) -> None:
+    """PicoClaw keeps the fallbacks' addresses by provider and model, and looks there for the first model too."""
+    line = the_problem(with_fallbacks({**SAME_MODEL, "model": model}))
+    assert line.startswith("seatable-vllm:clients.agents.fallbacks.0: ")
+    assert "every request" in line
+    parse(with_fallbacks({**SAME_MODEL, "provider": "openai"}))
+    parse(with_fallbacks(SAME_MODEL) | {"model": {"name": "owner/other"}})
 
 
 # Networks of clients
@@ -344,6 +450,23 @@ def test_a_network_that_is_not_text_is_refused_with_key_and_way_out(junk: object
         (acme(zone="m.example.com"), "domain.zone", "m.example.com", "does not hold llm.example.com"),
         (acme(zone_id="z 1"), "domain.zone_id", "'z 1'", "Z0123456789ABC"),
         (acme(acme_server="http://ca"), "domain.acme_server", "'http://ca'", "https://"),
+        (
+            domain(tls="acme-http", acme_email="o@example.com", resolvers=["9.9.9.9"]),
+            "domain.resolvers",
+            "acme-http",
+            "is for tls acme-dns",
+        ),
+        (acme(resolvers=[]), "domain.resolvers", "empty list", "at least 1"),
+        (acme(resolvers="9.9.9.9:53"), "domain.resolvers", "'9.9.9.9:53'", "write a list"),
+        (
+            acme(resolvers=["9.9.9.9", "https://dns.example/dns-query"]),
+            "domain.resolvers.1",
+            "'https:",
+            "9.9.9.9:53",
+        ),
+        (acme(resolvers=["9.9.9.9 --tls"]), "domain.resolvers.0", "--tls", "ADDRESS:PORT"),
+        (acme(resolvers=["2620:fe::fe"]), "domain.resolvers.0", "'2620:fe::fe'", "[2620:fe::fe]:53"),
+        (acme(resolvers=[9]), "domain.resolvers.0", "9", "ADDRESS:PORT"),
         (acme(acme_server="https://ca.example", acme_staging=True), "domain.acme_staging", "", "keep one"),
         ({"aws_access_key_id": None}, "aws_secret_access_key", "missing", "scripts/secret"),
         ({"images": {"vllm": ""}}, "images.vllm", "''", "NAME:TAG"),
