@@ -44,6 +44,11 @@ class Registry:
         """The reference of an image here."""
         return f"127.0.0.1:{self._server.server_address[1]}/{repository}:{tag}"
 
+    def digest(self, tag: str) -> str:
+        """The digest of the image that has this tag now, in whichever repository."""
+        (text,) = [text for (_, each), (_, text) in self.manifests.items() if each == tag]
+        return _digest(text)
+
     def move(self, repository: str, tag: str, other: str) -> None:
         """Gives the tag the image of another tag."""
         self.manifests[repository, tag] = self.manifests[repository, other]

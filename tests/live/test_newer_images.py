@@ -7,6 +7,8 @@ Pulumi CLI, which is given the digest by the same setting.
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,14 @@ from pathlib import Path
 import pytest
 
 from catalog.images import HAPROXY
+from components.image import image_program, names_of
 from images.obtain import obtain
+from scripts.commands import newer_images
+from scripts.commands.docker_state import DockerState
+from scripts.commands.errors import CommandError
+from scripts.commands.newer_images import pull_newer
+from scripts.commands.stacks import set_in_stack_file, stack_settings
+from scripts.commands.terminal import Terminal
 from tests.live.harness import Checkout, Deployment, docker_client
 from tests.live.registry import Registry
 
@@ -39,7 +48,7 @@ def registry() -> Iterator[Registry]:
             for name in names:
                 docker("build", "--quiet", "--tag", name, "-", text=f"FROM {base}\nLABEL rebuilt={name[-1]}\n")
                 docker("push", "--quiet", name)
-            docker("rmi", "--force", names[0])
+            docker("rmi", "--force", *names)
             yield served
         finally:
             mine = [name for each in docker_client().images.list() for name in (*each.tags, *_digests(each))]
@@ -49,6 +58,50 @@ def registry() -> Iterator[Registry]:
 
 def _digests(image: object) -> list[str]:
     return list(getattr(image, "attrs", {}).get("RepoDigests") or [])
+
+
+def test_docker_gets_the_newer_image_by_the_digest_in_the_stacks_file(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a stack: a container that stands for the edge's, and the program that the edge's image is had by."""
+    name, stack = registry.name(REPOSITORY, "light"), f"t{os.getpid()}-light"
+    registry.move(REPOSITORY, "light", "3")
+    (tmp_path / "Pulumi.yaml").write_text("name: seatable-vllm\n")
+    images = {"haproxy": name, "vllm": f"none@sha256:{'0' * 64}"}
+    (tmp_path / f"Pulumi.{stack}.yaml").write_text(json.dumps({"config": {"images": images}}))
+    monkeypatch.setattr(
+        newer_images, "set_in_stack_file", lambda stack, key, value: set_in_stack_file(stack, key, value, tmp_path)
+    )
+
+    def ask() -> str:
+        state = DockerState(docker_client(), stack, str(tmp_path))
+        pull_newer(stack, stack_settings(stack, tmp_path), None, state, Terminal())
+        return capsys.readouterr().err
+
+    docker("pull", "--quiet", name)
+    docker("create", "--name", f"seatable-vllm-{stack}-edge", name)
+    try:
+        old = registry.digest("3")
+        assert f"{name}: nothing newer than {old}" in ask()
+        assert stack_settings(stack, tmp_path).images.pulled.haproxy is None
+        registry.move(REPOSITORY, "light", "next")
+        new = registry.digest("next")
+        assert f"{name}: newer, {old} -> {new}" in ask()
+        found = stack_settings(stack, tmp_path).images
+        assert found.pulled.haproxy == f"{name}@{new}"
+        (reference,) = names_of(HAPROXY, found.haproxy, found.pulled.haproxy)
+        docker("rmi", "--force", reference)  # as on another machine, which pulls it by its digest
+        done = subprocess.run(
+            ["bash", "-s"], input=image_program(reference, None), capture_output=True, text=True, check=False
+        )
+        assert done.stdout.splitlines()[-1] == reference, done.stderr
+        assert docker("image", "inspect", "--format", "{{.Config.Labels.rebuilt}}", reference) == "t"
+        registry.answers = False
+        with pytest.raises(CommandError, match="without --pull"):
+            ask()
+    finally:
+        registry.answers = True
+        docker("rm", f"seatable-vllm-{stack}-edge")
 
 
 @pytest.fixture(scope="module")
@@ -73,15 +126,15 @@ def up(stack: Deployment, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_newer_image_is_taken_when_it_is_asked_for_and_once(stack: Deployment, registry: Registry) -> None:
     name = registry.name(REPOSITORY, "3")
-    before = stack.containers()
-    assert f"{name}: nothing newer than sha256:" in up(stack, "--pull").stderr
+    before, old = stack.containers(), registry.digest("3")
+    assert f"{name}: nothing newer than {old}" in up(stack, "--pull").stderr
     assert stack.containers() == before
     registry.move(REPOSITORY, "3", "next")
     stack.up()
     assert stack.containers() == before, "nobody has asked for it"
     done = up(stack, "--pull")
     assert done.returncode == 0, done.stderr
-    old, new = (registry_digest(registry, tag) for tag in ("old", "3"))
+    new = registry.digest("next")
     assert f"{name}: newer, {old} -> {new} (in Pulumi.{stack.stack}.yaml as images.pulled.haproxy" in done.stderr
     assert rebuilt(stack) == "t"
     assert stack.container(stack.engine) == before[stack.engine]
@@ -94,15 +147,6 @@ def test_a_newer_image_is_taken_when_it_is_asked_for_and_once(stack: Deployment,
     stack.configure(images={"haproxy": name, "pulled": {"haproxy": f"{name}@{old}"}})
     stack.up()
     assert rebuilt(stack) == "3"
-
-
-def registry_digest(registry: Registry, tag: str) -> str:
-    """The digest of a tag; `old` is that of the image which is no longer under any of the two."""
-    named = {registry.manifests[REPOSITORY, each][1] for each in ("3", "next")}
-    texts = {key[1]: text for key, (_, text) in registry.manifests.items() if key[1].startswith("sha256:")}
-    if tag == "old":
-        return next(digest for digest, text in texts.items() if text not in named)
-    return next(digest for digest, text in texts.items() if text == registry.manifests[REPOSITORY, tag][1])
 
 
 def test_a_registry_that_does_not_answer_ends_up_before_anything_is_changed(
