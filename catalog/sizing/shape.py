@@ -57,6 +57,17 @@ Layer = Attention | Latent | State
 
 
 @dataclass(frozen=True)
+class Experts:
+    """The experts of one layer, all as large as each other."""
+
+    number: int
+    per_token: int
+    """Experts that one token passes."""
+    width: int
+    """Feed-forward size of one."""
+
+
+@dataclass(frozen=True)
 class ModelShape:
     """A model as far as memory goes. Sizes are in bytes and in tokens."""
 
@@ -66,7 +77,7 @@ class ModelShape:
     attention_heads: int
     hidden_size: int
     intermediate_size: int
-    """Width of the widest feed-forward layer that one token passes, all its experts together."""
+    """Width of the feed-forward layers without experts."""
     vocab_size: int
     max_model_len: int
     """Longest context that the model was made for."""
@@ -77,6 +88,7 @@ class ModelShape:
     """`quant_method` of the checkpoint."""
     element_bytes: int = 2
     """Bytes of an activation and of an unquantized key or value; vLLM makes 2 of 4."""
+    experts: Experts | None = None
 
     @property
     def hybrid(self) -> bool:
@@ -99,13 +111,14 @@ class ModelShape:
             layers=_layers(text),
             attention_heads=text.number("num_attention_heads"),
             hidden_size=text.number("hidden_size"),
-            intermediate_size=_widest(text),
+            intermediate_size=text.largest(_DENSE_WIDTH) or 4 * text.number("hidden_size"),
             vocab_size=text.number("vocab_size", 32000),
             max_model_len=_longest(text),
             weights_bytes=weights_bytes,
             vision=any(key in config for key in ("vision_config", "vision_encoder", "visual", "vit_config"))
             or "embd_layer" in config,
             quantization=_quantization(config, text.values),
+            experts=_experts(text),
         )
 
 
@@ -134,6 +147,12 @@ class _Keys:
         if not isinstance(value, int) or value < 0:
             raise ShapeError(f"config.json: {key} is {value!r}; it should be a number")
         return value
+
+    def largest(self, names: Sequence[str]) -> int:
+        """Of the first of these keys that is there the number, or the largest of its list; 0 where none is."""
+        value = next((self.values[name] for name in names if self.values.get(name)), 0)
+        numbers = value if isinstance(value, list) else [value]
+        return max((number for number in numbers if isinstance(number, int)), default=0)
 
 
 def _text_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -295,11 +314,21 @@ def _mamba2(keys: _Keys) -> State:
     return State(inner, kernel - 1, heads * head * size, state_bytes, groups, 2 * size, checkpoints=1)
 
 
-def _widest(keys: _Keys) -> int:
-    """Width of the widest feed-forward layer that one token passes."""
-    dense = keys.optional("intermediate_size") or 4 * keys.number("hidden_size")
-    experts = keys.optional("num_experts_per_tok") * keys.optional("moe_intermediate_size")
-    return max(dense, experts)
+_EXPERTS = ("num_experts", "moe_num_experts", "n_routed_experts", "num_local_experts")
+_EXPERTS_PER_TOKEN = ("num_experts_per_tok", "num_experts_per_token", "top_k_experts", "moe_topk", "moe_top_k", "moe_k")
+_DENSE_WIDTH = ("intermediate_size_mlp", "intermediate_size")
+_EXPERT_WIDTH = ("moe_intermediate_size", "expert_hidden_size", "expert_ffn_hidden_size")
+
+
+def _experts(keys: _Keys) -> Experts | None:
+    """The experts by the names that vLLM looks for (model_arch_config_convertor.py); None: there are none."""
+    number = keys.largest(_EXPERTS)
+    if number < 2:
+        return None
+    # Where a token's number is missing, few models have more.
+    per_token = keys.largest(_EXPERTS_PER_TOKEN) or min(number, 8)
+    width = keys.largest(_EXPERT_WIDTH) or keys.optional("intermediate_size") or 4 * keys.number("hidden_size")
+    return Experts(number, per_token, width)
 
 
 def _longest(keys: _Keys) -> int:

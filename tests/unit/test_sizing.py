@@ -16,6 +16,7 @@ from catalog.gpus import UnknownGpuError, parse_gpu
 from catalog.models import KNOWN_MODELS, SMOLLM2
 from catalog.sizing import (
     GIB,
+    Experts,
     Gpu,
     KvOptions,
     ModelShape,
@@ -125,6 +126,71 @@ def test_a_token_takes_what_is_known_of_the_model(name: str, kib: float) -> None
 def test_windows_cost_no_more_when_a_context_grows(name: str, kib: int) -> None:
     forecast = plan(KNOWN_MODELS[name].shape, KvOptions())
     assert forecast.request_bytes(131072) - forecast.request_bytes(65536) == 65536 * kib * KIB
+
+
+QWEN_235B = ModelShape.from_config(
+    config("qwen3_moe", hidden_size=4096, num_hidden_layers=94, num_attention_heads=64, num_key_value_heads=4,
+           head_dim=128, intermediate_size=12288, moe_intermediate_size=1536, num_experts=128, num_experts_per_tok=8,
+           vocab_size=151936, quantization_config={"quant_method": "fp8"}),
+    int(4 * 54.92 * GIB),
+)  # fmt: skip
+LOGGED_H100 = replace(H100, memory_mib=int(79.18 * 1024))
+
+
+@pytest.mark.parametrize(
+    ("model", "weights"),
+    [
+        # vLLM issue 23278: 65.97 GiB with Marlin. llm-d-benchmark: 13.47 of gpt-oss-20b with Triton, which pads less.
+        (KNOWN_MODELS["openai/gpt-oss-120b"].shape, (65.8, 66.2)),
+        (KNOWN_MODELS["openai/gpt-oss-20b"].shape, (13.47, 13.8)),
+        (KNOWN_MODELS["Qwen/Qwen3-8B"].shape, (15.2, 15.3)),
+    ],
+    ids=["gpt-oss-120b", "gpt-oss-20b", "without-experts"],
+)
+def test_weights_in_memory_are_as_large_as_logs_have_them(model: ModelShape, weights: tuple[float, float]) -> None:
+    taken = fits(model, H100, 1, 8192).memory.weights / GIB
+    assert weights[0] <= taken <= weights[1]
+
+
+def test_experts_of_four_bits_are_padded_on_each_rank() -> None:
+    # 2880 / 8 is 360, and 384 are kept; whole they are 2944.
+    model = KNOWN_MODELS["openai/gpt-oss-120b"].shape
+    files = model.weights_bytes
+    experts = 36 * 128 * 3 * 2880 * 2880 * 17 // 32
+    whole, eighth = (
+        fits(model, H100, ranks, 8192, serving=Serving(tensor_parallel=ranks)).memory.weights for ranks in (1, 8)
+    )
+    assert whole - files == pytest.approx(experts * (3072 * 2944 / 2880**2 - 1), rel=1e-3)
+    assert eighth - files / 8 == pytest.approx(experts / 8 * (3072 * 384 / (2880 * 360) - 1), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "left"),
+    [
+        # What vLLM had left for keys and values on H100 with 0.9 of it, 1024 sequences and 8192 tokens at once:
+        # llm-d-benchmark, empirical-vllm-memory-results.md; Qwen3-235B-A22B-FP8: vLLM issue 21348.
+        (KNOWN_MODELS["openai/gpt-oss-20b"].shape, 1, 50.28),
+        (KNOWN_MODELS["meta-llama/Llama-3.1-8B-Instruct"].shape, 1, 51.38),
+        (KNOWN_MODELS["Qwen/Qwen3-32B"].shape, 1, 4.45),
+        (QWEN_235B, 4, 8.11),
+    ],
+    ids=["gpt-oss-20b", "llama-3.1-8b", "qwen3-32b", "qwen3-235b-a22b"],
+)
+def test_no_more_is_left_for_keys_and_values_than_engines_had(model: ModelShape, gpus: int, left: float) -> None:
+    serving = Serving(utilization=0.9, max_num_seqs=1024, tensor_parallel=gpus)
+    forecast = fits(model, LOGGED_H100, gpus, 8192, serving=serving).memory.kv / GIB
+    assert left - 3.5 < forecast <= left
+
+
+def test_a_token_passes_its_experts_with_workspaces_of_their_own() -> None:
+    # Mixtral's experts go by `intermediate_size`; two of eight, and their workspaces are in every forecast.
+    mixtral = {"num_local_experts": 8, "num_experts_per_tok": 2, "hidden_size": 4096, "intermediate_size": 14336}
+    model = shape("mixtral", **mixtral)
+    assert model.experts == Experts(8, 2, 14336)
+    with_them, without = (
+        fits(each, H100, 1, 8192).memory.overhead for each in (model, replace(model, experts=None))
+    )
+    assert with_them - without == 8192 * 2 * (4096 + 14336 + 2 * 14336) * 2
 
 
 def test_tensor_parallelism_divides_heads_down_to_one_and_never_a_latent() -> None:
@@ -336,3 +402,46 @@ def test_a_stacks_options_decide_as_they_do_for_vllm() -> None:
     assert eager.memory.overhead < fits(model, L4, 1, 16384).memory.overhead
     # What is no number is vLLM's to refuse, and none of this forecast's business.
     assert Serving.from_options({"max-num-seqs": "many", "gpu-memory-utilization": 7}) == Serving.from_options({})
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [
+        (8192, 8192), ("8192", 8192), (" 8192 ", 8192), ("8K", 8192), ("8k", 8000), ("25.6k", 25600), ("2G", 2 * GIB),
+        ("1.5g", 1_500_000_000), ("1.5G", None), ("0", None), (0, None), (-1, None), (True, None), ("many", None),
+        ("8 K", None), (8.5, None), (None, None),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_vllm_reads_them(written: object, number: int | None) -> None:
+    read = Serving.from_options({"max-num-batched-tokens": written, "kv-cache-memory-bytes": written})
+    assert (read.batched_tokens, read.kv_bytes) == (number, number)
+
+
+def test_numbers_written_as_text_count_as_numbers() -> None:
+    numbers = {"gpu-memory-utilization": 0.8, "max-num-seqs": 32, "tensor-parallel-size": 2, "block-size": 32}
+    assert Serving.from_options({name: str(value) for name, value in numbers.items()}) == Serving.from_options(numbers)
+
+
+def test_memory_that_a_stack_gives_to_keys_and_values_is_taken_as_it_is() -> None:
+    model = KNOWN_MODELS["Qwen/Qwen3-8B"].shape
+    free = fits(model, L4, 1, 16384)
+    for share in (0.5, 0.92):
+        options = {"kv-cache-memory-bytes": "3G", "gpu-memory-utilization": share}
+        given = fits(model, L4, 1, 16384, serving=Serving.from_options(options))
+        assert given.fits, given.why
+        assert given.memory.kv == 3 * GIB
+        assert given.max_model_len == plan(model, KvOptions()).longest(3 * GIB, 40960)
+    assert free.memory.kv > 3 * GIB
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [("1G", "1.0 GiB are left"), ("20G", "kv-cache-memory-bytes (20.0 GiB), weights (15.3 GiB)")],
+    ids=["too-little", "more-than-the-gpu-has"],
+)
+def test_memory_for_keys_and_values_that_cannot_do_is_named_with_its_setting(given: str, why: str) -> None:
+    model = KNOWN_MODELS["Qwen/Qwen3-8B"].shape
+    fit = fits(model, L4, 1, 16384, serving=Serving.from_options({"kv-cache-memory-bytes": given}))
+    assert not fit.fits
+    assert why in fit.why
+    assert fit.levers[0].name == "kv-cache-memory-bytes"
