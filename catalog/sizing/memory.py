@@ -60,12 +60,14 @@ class Gpu:
 
     memory_mib: what CUDA says it has in all, in MiB; less than the box says, see `catalog.gpus`.
     capability: CUDA compute capability, such as 8.9. nvlink: whether several of them in one machine are linked.
+    note: what was assumed, where its name did not say it.
     """
 
     name: str
     memory_mib: int
     capability: float
     nvlink: bool = False
+    note: str = ""
 
     @property
     def memory_bytes(self) -> int:
