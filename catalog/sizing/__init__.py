@@ -8,10 +8,12 @@ With `serving=Serving.from_options(extra_args)` it answers for a stack's own opt
 """
 
 from catalog.sizing.fit import Fit, Lever, fits, parallel
+from catalog.sizing.keys import ShapeError
 from catalog.sizing.kv import KvOptions, KvPlan, plan
+from catalog.sizing.layers import Attention, Latent, State
 from catalog.sizing.memory import GIB, Gpu, MemorySplit
 from catalog.sizing.serving import Serving
-from catalog.sizing.shape import Attention, Experts, Latent, ModelShape, ShapeError, State
+from catalog.sizing.shape import Experts, ModelShape
 
 __all__ = [
     "GIB",

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.sizing.kv import KvOptions, KvPlan, plan, stage_borders
+from catalog.sizing.layers import Attention, Latent
 from catalog.sizing.memory import GIB, Gpu, MemorySplit, overhead, padding, split
-from catalog.sizing.serving import Serving
-from catalog.sizing.shape import Attention, Latent, ModelShape
+from catalog.sizing.serving import DEFAULTS, Serving
+from catalog.sizing.shape import ModelShape
 
 LEAST_CAPABILITY = 7.5
 """Oldest GPUs that vLLM 0.32 is built for (Turing)."""
@@ -66,6 +67,8 @@ class Fit:
     pipeline_parallel: int
     kv: KvPlan | None
     """How the cache is laid out; None where the GPUs cannot run the model at all."""
+    doubts: tuple[str, ...]
+    """Why the forecast is uncertain, which `why` has too; empty where it is not."""
     options: Mapping[str, Any]
     """What `model.extra_args` has to have for it: parallel sizes, and the type of old GPUs."""
 
@@ -80,7 +83,7 @@ def fits(
     gpus: int,
     max_model_len: int,
     *,
-    serving: Serving = Serving(),
+    serving: Serving = DEFAULTS,
     users: int = 1,
 ) -> Fit:
     """Whether `gpus` GPUs of this kind serve this model with so long a context to so many requests at once.
@@ -91,7 +94,7 @@ def fits(
     ranks, stages = question.sizes
     if refused := question.refusal():
         nothing = MemorySplit(0, 0, 0, gpu.memory_bytes)
-        return Fit(False, refused, (), 0, 0.0, nothing, ranks, stages, None, {})
+        return Fit(False, refused, (), 0, 0.0, nothing, ranks, stages, None, (), {})
     found = question.measured()
     return found if found.fits else replace(found, levers=tuple(_levers(question, found)))
 
@@ -128,6 +131,11 @@ class _Question:
     @property
     def batched_tokens(self) -> int:
         return self.serving.batched_tokens or self.gpu.batched_tokens
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Of the model and of the options."""
+        return self.model.doubts + self.serving.doubts
 
     def refusal(self) -> str:
         """Why so many GPUs of this kind cannot run the model at all, or nothing."""
@@ -176,7 +184,7 @@ class _Question:
         concurrency = kv.concurrency(room, self.length)
         return Fit(
             fits=enough and concurrency >= self.users,
-            why=self._why(kv, memory),
+            why="; uncertain: ".join([self._why(kv, memory), *([", ".join(self.doubts)] if self.doubts else [])]),
             levers=(),
             max_model_len=kv.longest(room, model.max_model_len) if memory.free >= 0 else 0,
             concurrency=concurrency,
@@ -184,6 +192,7 @@ class _Question:
             tensor_parallel=ranks,
             pipeline_parallel=stages,
             kv=kv,
+            doubts=self.doubts,
             options=self._options(),
         )
 
@@ -217,8 +226,8 @@ class _Question:
             return f"the model was made for {self.model.max_model_len} tokens, and {length} are asked for"
         if self.serving.kv_bytes and memory.free < 0:
             return (
-                f"kv-cache-memory-bytes ({_gib(memory.kv)} GiB), weights ({_gib(memory.weights)} GiB) and overhead "
-                f"({_gib(memory.overhead)} GiB) are more than the GPU's {_gib(memory.total)} GiB"
+                f"kv-cache-memory-bytes ({_gib(memory.kv)} GiB), weights ({_gib(memory.weights)} GiB) and "
+                f"overhead ({_gib(memory.overhead)} GiB) are more than the GPU's {_gib(memory.total)} GiB"
             )
         if memory.kv == 0:
             return (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.sizing.memory import MAX_NUM_SEQS, UTILIZATION
+from catalog.sizing.uncertain import doubts_of_options
 
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -54,6 +55,8 @@ class Serving:
     tensor_parallel: int | None = None
     """None, with pipeline_parallel None too: chosen by the rules of `parallel`."""
     pipeline_parallel: int | None = None
+    doubts: tuple[str, ...] = ()
+    """Options that change memory and are not counted."""
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Serving:
@@ -78,4 +81,9 @@ class Serving:
             state_bytes={"float32": 4, "float16": 2, "bfloat16": 2}.get(str(options.get("mamba-ssm-cache-dtype"))),
             tensor_parallel=number("tensor-parallel-size") or 1,
             pipeline_parallel=number("pipeline-parallel-size") or 1,
+            doubts=doubts_of_options(options),
         )
+
+
+DEFAULTS = Serving()
+"""What this program serves with where a stack says nothing, on as many GPUs as there are."""
