@@ -307,7 +307,7 @@ def test_keys_that_a_publisher_left_out_are_those_of_the_class() -> None:
     assert len(plan(model, KvOptions()).groups) == 1 + 6
 
 
-KIMI_LINEAR = {
+KIMI_LINEAR: dict[str, Any] = {
     "hidden_size": 2304, "num_hidden_layers": 27, "num_attention_heads": 32, "num_key_value_heads": 32,
     "kv_lora_rank": 512, "qk_rope_head_dim": 64, "num_experts": 256, "num_experts_per_token": 8,
     "moe_intermediate_size": 1024,
@@ -317,7 +317,7 @@ KIMI_LINEAR = {
         "kda_layers": [1, 2, 3, 5, 6, 7, 9, 10, 11, 13, 14, 15, 17, 18, 19, 21, 22, 23, 25, 26],
     },
 }  # fmt: skip
-LATENT = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "num_key_value_heads": 32}
+LATENT: dict[str, Any] = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "num_key_value_heads": 32}
 
 
 @pytest.mark.parametrize("model_type", ["axk1", "glm4_moe_lite", "mistral4", "pangu_ultra_moe", "kimi_k2"])
