@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from catalog.models import KNOWN_MODELS
-from catalog.sizing import GIB, KvOptions, plan
+from catalog.sizing import GIB, KvOptions, Serving, plan
 from catalog.sizing.memory import FEW_BATCHED_TOKENS
 from catalog.vllm import CPU_KV_GIB
 
-SIZED_OPTIONS = frozenset({"block-size", "max-num-batched-tokens", "max-num-seqs"})
-"""Options of vLLM that the forecast knows the effect of."""
+SIZED_OPTIONS = frozenset(
+    {"block-size", "gpu-memory-utilization", "kv-cache-memory-bytes", "max-num-batched-tokens", "max-num-seqs"}
+)
+"""Options of vLLM that the forecast knows the effect of. Those for memory have none on the CPU, where
+VLLM_CPU_KVCACHE_SPACE, which this program sets, decides (platforms/cpu.py)."""
 
 
 def tokens_on_cpu(model: str, max_model_len: int, options: Mapping[str, Any]) -> int | None:
@@ -23,10 +26,7 @@ def tokens_on_cpu(model: str, max_model_len: int, options: Mapping[str, Any]) ->
     if known is None or not options.keys() <= SIZED_OPTIONS:
         return None
 
-    def number(name: str) -> Any:
-        value = options.get(name)
-        return value if isinstance(value, int) else None
-
-    batched = number("max-num-batched-tokens") or FEW_BATCHED_TOKENS
-    forecast = plan(known.shape, KvOptions("cpu", batched_tokens=batched, block=number("block-size")))
+    serving = Serving.from_options(options)
+    batched = serving.batched_tokens or FEW_BATCHED_TOKENS
+    forecast = plan(known.shape, KvOptions("cpu", batched_tokens=batched, block=serving.block))
     return forecast.tokens(CPU_KV_GIB * GIB, max_model_len)

@@ -6,7 +6,7 @@ from catalog.aws.account import WantedModel
 from catalog.aws.instance_types import InstanceType
 from catalog.gpus import gpu
 from catalog.models import KNOWN_MODELS
-from catalog.sizing import Gpu, Serving, fits
+from catalog.sizing import Fit, Gpu, Serving, fits
 
 
 def gpu_of(kind: InstanceType) -> Gpu:
@@ -21,17 +21,33 @@ def gpus_used(model: WantedModel) -> int:
     return (serving.tensor_parallel or 1) * (serving.pipeline_parallel or 1)
 
 
-def memory_problem(model: WantedModel, kind: InstanceType) -> tuple[str, str] | None:
-    """Cause and change where a known model does not fit the GPUs that it is given, else None."""
-    known, used = KNOWN_MODELS.get(model["name"]), gpus_used(model)
+def _fit(model: WantedModel, kind: InstanceType) -> Fit | None:
+    known = KNOWN_MODELS.get(model["name"])
     if known is None:
         return None
     serving = Serving.from_options(model["extra_args"])
-    found = fits(known.shape, gpu_of(kind), used, model["context_tokens"], serving=serving)
-    if found.fits:
+    return fits(known.shape, gpu_of(kind), gpus_used(model), model["context_tokens"], serving=serving)
+
+
+def memory_problem(model: WantedModel, kind: InstanceType) -> tuple[str, str] | None:
+    """Cause and change where a known model does not fit the GPUs that it is given, else None.
+
+    None as well where the forecast is uncertain: `memory_doubt` has it then.
+    """
+    found = _fit(model, kind)
+    if found is None or found.fits or found.doubts:
         return None
     levers = "; or ".join(lever.text for lever in found.levers[:3])
     return (
-        f"{model['name']} does not fit {used} GPU of {kind.name}: {found.why}",
+        f"{model['name']} does not fit {gpus_used(model)} GPU of {kind.name}: {found.why}",
         levers or "take a type with more GPU memory, or a smaller or quantised model (seatable-vllm:model.name)",
     )
+
+
+def memory_doubt(model: WantedModel, kind: InstanceType) -> str | None:
+    """The forecast in words where it is uncertain, else None."""
+    found = _fit(model, kind)
+    if found is None or not found.doubts:
+        return None
+    verdict = "should fit" if found.fits else "may not fit"
+    return f"{model['name']} {verdict} {gpus_used(model)} GPU of {kind.name}: {found.why}"

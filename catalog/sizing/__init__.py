@@ -7,14 +7,18 @@ fit.fits, fit.why, fit.levers, fit.max_model_len, fit.concurrency, fit.memory
 With `serving=Serving.from_options(extra_args)` it answers for a stack's own options.
 """
 
-from catalog.sizing.fit import Fit, Lever, Serving, fits, parallel
+from catalog.sizing.fit import Fit, Lever, fits, parallel
+from catalog.sizing.keys import ShapeError
 from catalog.sizing.kv import KvOptions, KvPlan, plan
+from catalog.sizing.layers import Attention, Latent, State
 from catalog.sizing.memory import GIB, Gpu, MemorySplit
-from catalog.sizing.shape import Attention, Latent, ModelShape, ShapeError, State
+from catalog.sizing.serving import Serving
+from catalog.sizing.shape import Experts, ModelShape
 
 __all__ = [
     "GIB",
     "Attention",
+    "Experts",
     "Fit",
     "Gpu",
     "KvOptions",

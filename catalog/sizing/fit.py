@@ -7,16 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from catalog.sizing.kv import KvOptions, KvPlan, plan, stage_borders
-from catalog.sizing.memory import (
-    GIB,
-    MAX_NUM_SEQS,
-    UTILIZATION,
-    Gpu,
-    MemorySplit,
-    overhead,
-    split,
-)
-from catalog.sizing.shape import Attention, Latent, ModelShape
+from catalog.sizing.layers import Attention, Latent
+from catalog.sizing.memory import GIB, Gpu, MemorySplit, overhead, padding, split
+from catalog.sizing.serving import DEFAULTS, Serving
+from catalog.sizing.shape import ModelShape
 
 LEAST_CAPABILITY = 7.5
 """Oldest GPUs that vLLM 0.32 is built for (Turing)."""
@@ -39,48 +33,6 @@ FEW_SEQS = 16
 """Requests at once, where there is no room for more."""
 STEP = 1024
 """A proposed max_model_len is a multiple of it."""
-
-
-@dataclass(frozen=True)
-class Serving:
-    """The options of vLLM that decide about memory, with this program's defaults. None: vLLM's own default."""
-
-    utilization: float = UTILIZATION
-    max_num_seqs: int = MAX_NUM_SEQS
-    batched_tokens: int | None = None
-    block: int | None = None
-    fp8_kv: bool = False
-    text_only: bool = False
-    """`--language-model-only`: no pictures, though the model could."""
-    eager: bool = False
-    prefix_caching: bool = True
-    state_bytes: int | None = None
-    tensor_parallel: int | None = None
-    """None, with pipeline_parallel None too: chosen by the rules of `parallel`."""
-    pipeline_parallel: int | None = None
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Serving:
-        """What `model.extra_args` of a stack says. One GPU is used unless it has parallel sizes, as vLLM does."""
-
-        def number(name: str) -> int | None:
-            value = options.get(name)
-            return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-        share = options.get("gpu-memory-utilization")
-        return cls(
-            utilization=float(share) if isinstance(share, int | float) and 0 < share <= 1 else UTILIZATION,
-            max_num_seqs=number("max-num-seqs") or MAX_NUM_SEQS,
-            batched_tokens=number("max-num-batched-tokens"),
-            block=number("block-size"),
-            fp8_kv=str(options.get("kv-cache-dtype", "")).startswith("fp8"),
-            text_only=options.get("language-model-only") is True,
-            eager=options.get("enforce-eager") is True,
-            prefix_caching=options.get("enable-prefix-caching") is not False,
-            state_bytes={"float32": 4, "float16": 2, "bfloat16": 2}.get(str(options.get("mamba-ssm-cache-dtype"))),
-            tensor_parallel=number("tensor-parallel-size") or 1,
-            pipeline_parallel=number("pipeline-parallel-size") or 1,
-        )
 
 
 @dataclass(frozen=True)
@@ -115,6 +67,8 @@ class Fit:
     pipeline_parallel: int
     kv: KvPlan | None
     """How the cache is laid out; None where the GPUs cannot run the model at all."""
+    doubts: tuple[str, ...]
+    """Why the forecast is uncertain, which `why` has too; empty where it is not."""
     options: Mapping[str, Any]
     """What `model.extra_args` has to have for it: parallel sizes, and the type of old GPUs."""
 
@@ -129,7 +83,7 @@ def fits(
     gpus: int,
     max_model_len: int,
     *,
-    serving: Serving = Serving(),
+    serving: Serving = DEFAULTS,
     users: int = 1,
 ) -> Fit:
     """Whether `gpus` GPUs of this kind serve this model with so long a context to so many requests at once.
@@ -140,7 +94,7 @@ def fits(
     ranks, stages = question.sizes
     if refused := question.refusal():
         nothing = MemorySplit(0, 0, 0, gpu.memory_bytes)
-        return Fit(False, refused, (), 0, 0.0, nothing, ranks, stages, None, {})
+        return Fit(False, refused, (), 0, 0.0, nothing, ranks, stages, None, (), {})
     found = question.measured()
     return found if found.fits else replace(found, levers=tuple(_levers(question, found)))
 
@@ -178,6 +132,11 @@ class _Question:
     def batched_tokens(self) -> int:
         return self.serving.batched_tokens or self.gpu.batched_tokens
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Of the model and of the options."""
+        return self.model.doubts + self.serving.doubts
+
     def refusal(self) -> str:
         """Why so many GPUs of this kind cannot run the model at all, or nothing."""
         ranks, stages = self.sizes
@@ -208,6 +167,7 @@ class _Question:
         model, (ranks, stages), serving = self.model, self.sizes, self.serving
         largest = max(end - first for first, end in stage_borders(len(model.layers), stages))
         weights = -(-model.weights_bytes * largest // (len(model.layers) * ranks))
+        weights += padding(model, layers=largest, ranks=ranks)
         other = overhead(
             model,
             batched_tokens=self.batched_tokens,
@@ -217,21 +177,22 @@ class _Question:
             pictures=model.vision and not serving.text_only,
             eager=serving.eager,
         )
-        memory = split(self.gpu, weights, other, serving.utilization)
+        memory = split(self.gpu, weights, other, serving.utilization, serving.kv_bytes)
         kv = plan(model, self._kv_options())
         room = memory.kv
-        enough = self.length <= model.max_model_len and kv.fits(room, self.length)
+        enough = self.length <= model.max_model_len and kv.fits(room, self.length) and memory.free >= 0
         concurrency = kv.concurrency(room, self.length)
         return Fit(
             fits=enough and concurrency >= self.users,
-            why=self._why(kv, memory),
+            why="; uncertain: ".join([self._why(kv, memory), *([", ".join(self.doubts)] if self.doubts else [])]),
             levers=(),
-            max_model_len=kv.longest(room, model.max_model_len),
+            max_model_len=kv.longest(room, model.max_model_len) if memory.free >= 0 else 0,
             concurrency=concurrency,
             memory=memory,
             tensor_parallel=ranks,
             pipeline_parallel=stages,
             kv=kv,
+            doubts=self.doubts,
             options=self._options(),
         )
 
@@ -263,6 +224,11 @@ class _Question:
         length, held = self.length, kv.concurrency(memory.kv, self.length)
         if length > self.model.max_model_len:
             return f"the model was made for {self.model.max_model_len} tokens, and {length} are asked for"
+        if self.serving.kv_bytes and memory.free < 0:
+            return (
+                f"kv-cache-memory-bytes ({_gib(memory.kv)} GiB), weights ({_gib(memory.weights)} GiB) and "
+                f"overhead ({_gib(memory.overhead)} GiB) are more than the GPU's {_gib(memory.total)} GiB"
+            )
         if memory.kv == 0:
             return (
                 f"weights ({_gib(memory.weights)} GiB) and overhead ({_gib(memory.overhead)} GiB) are more than "
@@ -288,6 +254,9 @@ def _levers(asked: _Question, found: Fit) -> Iterator[Lever]:
     if asked.length > model.max_model_len:
         yield Lever("max-model-len", f"set max_model_len to {model.max_model_len} or less", model.max_model_len)
         return
+    if serving.kv_bytes:
+        text = "take kv-cache-memory-bytes out of extra_args, so that vLLM measures what is left"
+        yield from _if_it_helps("kv-cache-memory-bytes", text, asked.with_(kv_bytes=None))
     if model.vision and not serving.text_only:
         text = "if no pictures are read, set extra_args language-model-only: true"
         yield from _if_it_helps("language-model-only", text, asked.with_(text_only=True))

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from catalog.sizing.shape import Attention, Latent, Layer, ModelShape, State
+from catalog.sizing.layers import Attention, Latent, Layer, State
+from catalog.sizing.shape import ModelShape
 from catalog.vllm import Device
 
 DEFAULT_BLOCK = {"gpu": 16, "cpu": 128}
@@ -20,6 +21,9 @@ MLA_BLOCK = {"gpu": 64, "cpu": 16}
 """Tokens per block of MLA models: FlashMLA on Hopper; the CPU's kernel takes no other."""
 HYBRID_MLA_BLOCK = 128
 """Least alignment of a model with MLA and states."""
+CPU_STATE_BYTES = 4
+"""Bytes per element of a recurrent state on the CPU: its platform sets 32 bits where the processor has AVX-512
+with bfloat16 (platforms/cpu.py), and no processor takes more."""
 PADDING_LIMIT = 1.5
 """Layers of two kinds are padded to one count where they differ by less than this factor."""
 
@@ -170,7 +174,8 @@ def state_page(state: State, model: ModelShape, options: KvOptions) -> int:
     # Groups that do not divide are repeated, so that each rank has those of its heads.
     groups = state.groups + (0 if state.groups % ranks == 0 else ranks - state.groups)
     channels = (state.channels + groups * state.group_channels) // ranks
-    each = options.state_bytes or state.state_bytes or model.element_bytes
+    own = CPU_STATE_BYTES if options.device == "cpu" else state.state_bytes
+    each = options.state_bytes or own or model.element_bytes
     return channels * state.taps * model.element_bytes + state.state // ranks * each
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ HUB = "https://huggingface.co"
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE_FILES = ("model.safetensors", "consolidated.safetensors")
+PARAMS = "params.json"
+OWN_INDEX = "consolidated.safetensors.index.json"
+"""Mistral's own form of a model. vLLM takes it wherever its weights (consolidated*.safetensors) are there too."""
 SECONDS = 20
 """How long the hub has for an answer."""
 
@@ -58,10 +61,13 @@ def find(name: str, *, token: str | None = None, hub: str | None = None) -> Mode
 
 
 def _from_folder(folder: Path) -> ModelFiles:
-    config = folder / CONFIG
+    own = list(folder.glob("consolidated*.safetensors"))
+    config = folder / (PARAMS if own and (folder / PARAMS).is_file() else CONFIG)
     if not config.is_file():
         raise failure(f"{folder} has no {CONFIG}", "name the folder that holds the model's files")
-    weights = sum(each.stat().st_size for each in folder.glob("*.safetensors"))
+    others = [each for each in folder.glob("*.safetensors") if each not in own]
+    # Both forms in one folder are the same weights twice.
+    weights = sum(each.stat().st_size for each in (own if config.name == PARAMS or not others else others))
     if not weights and (folder / INDEX).is_file():
         weights = weights_in_index(_parsed((folder / INDEX).read_text(), f"{folder / INDEX}")) or 0
     return _found(folder.name, _parsed(config.read_text(), str(config)), weights, str(folder))
@@ -72,6 +78,9 @@ def _from_hub(name: str, token: str | None, hub: str) -> ModelFiles:
     try:
         with httpx.Client(headers=headers, timeout=SECONDS, follow_redirects=True) as client:
             config = _file(client, f"{hub}/{name}/resolve/main/{CONFIG}", name, hub, with_token=bool(token))
+            own = _own_form(client, name, hub, with_token=bool(token))
+            if own is not None:
+                return _found(name, *own, hub)
             if config is None:
                 raise failure(
                     f"{name} has no {CONFIG} on the hub, so it is no model that vLLM could serve",
@@ -112,9 +121,24 @@ def _file(client: httpx.Client, url: str, name: str, hub: str, *, with_token: bo
     raise failure(f"the hub answered {answer.status_code} for {name}", "try again later; its status page has more")
 
 
-def _single(client: httpx.Client, name: str, hub: str) -> int | None:
+def _own_form(
+    client: httpx.Client, name: str, hub: str, *, with_token: bool
+) -> tuple[Mapping[str, Any], int] | None:
+    """A Mistral model's params.json and the bytes of its weights; None where it has not both."""
+    params = _file(client, f"{hub}/{name}/resolve/main/{PARAMS}", name, hub, with_token=with_token)
+    if params is None:
+        return None
+    index = _file(client, f"{hub}/{name}/resolve/main/{OWN_INDEX}", name, hub, with_token=with_token)
+    if index:
+        weights = weights_in_index(_parsed(index, f"{OWN_INDEX} of {name}"))
+    else:
+        weights = _single(client, name, hub, SINGLE_FILES[1:])
+    return (_parsed(params, f"{PARAMS} of {name}"), weights) if weights else None
+
+
+def _single(client: httpx.Client, name: str, hub: str, files: Sequence[str] = SINGLE_FILES) -> int | None:
     """Bytes of a model whose weights are one file."""
-    for file in SINGLE_FILES:
+    for file in files:
         # The hub's own answer has the size of the file; where it sends one to, there may be another size.
         answer = client.head(f"{hub}/{name}/resolve/main/{file}", follow_redirects=False)
         size = answer.headers.get("x-linked-size") or (

@@ -110,7 +110,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="GPU",
-        help='your own in place of AWS: "L4 24", "2x RTX 4090"',
+        help='your own in place of AWS: "L4", "2x RTX 4090", "RTX 9090 32GB", a line of nvidia-smi -L',
     )
     parser.add_argument(
         "--all", action="store_true", help="every instance type, not the cheapest for each GPU alone"
@@ -203,7 +203,7 @@ def _cells(row: Row, context: int) -> list[str]:
     told = (f"extra_args {options}" if options else "") if fit.fits else (first or fit.why)
     return [
         _place(row),
-        "yes" if fit.fits else "no",
+        ("uncertain" if fit.doubts else "yes") if fit.fits else "no",
         str(fit.max_model_len) if fit.max_model_len else "-",
         str(fit.users_at(context)) if fit.fits else "-",
         "-" if row.usd_per_hour is None else f"{row.usd_per_hour:.2f}",
@@ -213,6 +213,9 @@ def _cells(row: Row, context: int) -> list[str]:
 
 
 def _below(model: ModelFiles, rows: list[Row], *, own: bool) -> Iterable[str]:
+    if model.shape.doubts:
+        yield f"uncertain: {', '.join(model.shape.doubts)}. Start it with max_model_len set by hand."
+    yield from dict.fromkeys(row.gpu.note for row in rows if row.gpu.note)
     if not any(row.fit.fits for row in rows):
         yield f"No machine holds it like this. {rows[-1].fit.why}."
     family = model.family
@@ -242,10 +245,12 @@ def _as_json(model: ModelFiles, context: int, users: int, rows: list[Row]) -> di
         "users": users,
         "weights_bytes": model.shape.weights_bytes,
         "max_model_len": model.shape.max_model_len,
+        "uncertain": list(model.shape.doubts),
         "machines": [
             {
                 "machine": row.machine,
                 "gpu": row.gpu.name,
+                "gpu_note": row.gpu.note,
                 "gpus": row.gpus,
                 "gpus_used": row.used,
                 "fits": row.fit.fits,

@@ -25,8 +25,27 @@ def main() -> None:
     # It looks at each architecture in a process of its own, which imports everything again; here nothing
     # of what that protects (CUDA) is there.
     registry._run_in_subprocess = lambda look: look()
+    print("RESULT", json.dumps({"name": "latent types", "types": _latent_types()}), flush=True)
     for question in json.load(sys.stdin):
         print("RESULT", json.dumps(_answer(question)), flush=True)
+
+
+def _latent_types() -> list[str]:
+    """The `model_type`s whose attention vLLM runs as MLA: those named in its rule that the rule is true of."""
+    from transformers import PretrainedConfig  # type: ignore[import-not-found]
+    from vllm.transformers_utils.model_arch_config_convertor import (  # type: ignore[import-not-found]
+        ModelArchConfigConvertorBase,
+    )
+
+    rule = ModelArchConfigConvertorBase.is_deepseek_mla
+    named = {name for names in rule.__code__.co_consts if isinstance(names, tuple) for name in names}
+
+    def latent(name: str) -> bool:
+        config = PretrainedConfig()
+        config.model_type, config.kv_lora_rank = name, 512
+        return bool(ModelArchConfigConvertorBase(config, config).is_deepseek_mla())
+
+    return sorted(name for name in named if latent(name))
 
 
 def _answer(question: dict[str, Any]) -> dict[str, Any]:

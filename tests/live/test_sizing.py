@@ -18,6 +18,8 @@ from catalog.images import VLLM_CPU
 from catalog.models import SMOLLM2
 from catalog.sizing import KvOptions, Latent, ModelShape, Serving, plan
 from catalog.sizing.config_defaults import text_defaults
+from catalog.sizing.layers import MLA_TYPES
+from catalog.sizing.uncertain import COMPARED
 from catalog.vllm import CPU_KV_GIB
 from tests.live.conftest import HERE, Shared
 from tests.live.harness import pace
@@ -165,6 +167,107 @@ CASES = [
     ),
 ]  # fmt: skip
 
+MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+SHARED = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 128, "n_shared_experts": 1}
+
+KINDS = [
+    # One of each kind that catalog/sizing/uncertain.py calls compared, beyond those above.
+    Case("phi3", _config("Phi3ForCausalLM", "phi3", sliding_window=None, pad_token_id=0, head_dim=None), 8192),
+    Case(
+        "phi3-window",
+        _config("Phi3ForCausalLM", "phi3", sliding_window=2047, pad_token_id=0, head_dim=None),
+        8192,
+    ),
+    Case("granite", _config("GraniteForCausalLM", "granite"), 8192),
+    Case("gemma", _config("GemmaForCausalLM", "gemma"), 8192),
+    Case(
+        "cohere2",
+        _config(
+            "Cohere2ForCausalLM", "cohere2", num_hidden_layers=8, sliding_window=512, logit_scale=0.25,
+            layer_norm_eps=1e-5,
+        ),
+        8192,
+    ),
+    Case("exaone4", _config("Exaone4ForCausalLM", "exaone4", num_hidden_layers=8, sliding_window=512), 8192),
+    Case("seed-oss", _config("SeedOssForCausalLM", "seed_oss"), 8192),
+    Case("smollm3", _config("SmolLM3ForCausalLM", "smollm3", pad_token_id=0), 8192),
+    Case("mixtral", _config("MixtralForCausalLM", "mixtral", sliding_window=None, **MOE), 8192),
+    Case(
+        "qwen2-moe",
+        _config(
+            "Qwen2MoeForCausalLM", "qwen2_moe", head_dim=None, shared_expert_intermediate_size=128,
+            decoder_sparse_step=1, **EXPERTS,
+        ),
+        8192,
+    ),
+    Case("olmoe", _config("OlmoeForCausalLM", "olmoe", head_dim=None, num_experts=4, num_experts_per_tok=2), 8192),
+    Case("glm4", _config("Glm4ForCausalLM", "glm4", pad_token_id=0), 8192),
+    Case(
+        "glm4-moe",
+        _config("Glm4MoeForCausalLM", "glm4_moe", first_k_dense_replace=1, n_group=1, topk_group=1, **SHARED),
+        8192,
+    ),
+    Case("ernie4.5", _config("Ernie4_5ForCausalLM", "ernie4_5", pad_token_id=0), 8192),
+    Case(
+        "ernie4.5-moe",
+        _config(
+            "Ernie4_5_MoeForCausalLM", "ernie4_5_moe", moe_num_experts=4, moe_k=2, moe_intermediate_size=128,
+            moe_num_shared_experts=1, pad_token_id=0, moe_layer_start_index=1, moe_layer_end_index=3,
+            moe_layer_interval=1,
+        ),
+        8192,
+    ),
+    Case(
+        "hunyuan",
+        _config(
+            "HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense", pad_token_id=0,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        ),
+        8192,
+    ),
+    Case(
+        "nemotron-h",
+        _config(
+            "NemotronHForCausalLM", "nemotron_h", num_hidden_layers=8, hybrid_override_pattern="M-M*M-M*",
+            mamba_num_heads=8, mamba_head_dim=32, ssm_state_size=64, n_groups=1, conv_kernel=4, chunk_size=128,
+            expand=2,
+        ),
+        8192,
+        options=F32,
+    ),
+    Case(
+        "minimax-m2",
+        _config(
+            "MiniMaxM2ForCausalLM", "minimax_m2", rotary_dim=32, use_qk_norm=True, scoring_func="sigmoid",
+            use_routing_bias=True, **MOE,
+        ),
+        8192,
+    ),
+    Case(
+        "gemma3n",
+        _config(
+            "Gemma3nForCausalLM", "gemma3n_text", num_hidden_layers=10, num_kv_shared_layers=2, sliding_window=512,
+            intermediate_size=[256] * 10, vocab_size_per_layer_input=512, hidden_size_per_layer_input=32,
+            laurel_rank=8, activation_sparsity_pattern=[0.0] * 10, altup_num_inputs=2,
+        ),
+        8192,
+    ),
+    Case(
+        "gemma4",
+        _config(
+            "Gemma4ForCausalLM", "gemma4_text", num_hidden_layers=12, sliding_window=512, global_head_dim=128,
+            num_kv_shared_layers=0, hidden_size_per_layer_input=0,
+        ),
+        8192,
+        mib=96,
+    ),
+    Case(
+        "deepseek-v3",
+        _config("DeepseekV3ForCausalLM", "deepseek_v3", **{**MLA, **SHARED}),
+        8192,
+    ),
+]  # fmt: skip
+
 RULES = [
     {"bytes": size * MIB, "length": length, "stages": stages, "batched_tokens": batched, "device": device}
     for size, length in ((16, 4096), (64, 50000), (900, 131072), (24000, 131072))
@@ -225,9 +328,9 @@ def _questions() -> list[dict[str, Any]]:
                 **({"block_size": case.block} if case.block else {}),
                 **case.options,
             },
-            "rules": [{**rule, "layers": case.config["num_hidden_layers"]} for rule in RULES],
+            "rules": [{**rule, "layers": case.config["num_hidden_layers"]} for rule in RULES if case in CASES],
         }
-        for case in CASES
+        for case in CASES + KINDS
     ]
     return cases + list(_models().values())
 
@@ -292,7 +395,20 @@ def _present(image: str) -> bool:
     return not subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_latent_attention_is_where_vllms_own_rule_has_it(engines: dict[str, Any]) -> None:
+    drafts = {name for name in engines["latent types"]["types"] if name.endswith("_mtp")} | {"k3_dspark"}
+    assert len(drafts) > 3, "the rule was read"
+    # Of mistral4 the rule for models that go through Transformers says the same.
+    assert set(engines["latent types"]["types"]) - drafts == MLA_TYPES - {"mistral4"}
+
+
+def test_every_kind_that_is_called_compared_is_compared() -> None:
+    text = {(case.config.get("text_config") or case.config)["model_type"] for case in CASES + KINDS}
+    assert text == COMPARED
+    assert [case.name for case in CASES + KINDS if case.shape.doubts] == []
+
+
+@pytest.mark.parametrize("case", CASES + KINDS, ids=lambda case: case.name)
 def test_the_forecast_is_what_the_engine_says_of_its_cache(case: Case, engines: dict[str, Any]) -> None:
     said = {key: value for key, value in engines[case.name].items() if key not in ("name", "rules")}
     forecast = plan(case.shape, case.forecast())

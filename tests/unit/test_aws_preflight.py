@@ -260,6 +260,21 @@ def test_a_model_that_does_not_fit_is_refused_in_the_words_of_the_forecast() -> 
     assert memory_problem(model, instance_types()["g6.12xlarge"]) is None
 
 
+@pytest.mark.parametrize(
+    ("options", "verdict"),
+    [
+        ({"speculative-config": {"method": "ngram"}}, "should fit"),
+        ({"quantization": "fp8", "max-num-seqs": 2048}, "may not fit"),
+    ],
+)
+def test_an_uncertain_forecast_warns_and_refuses_nothing(options: dict[str, Any], verdict: str) -> None:
+    model: WantedModel = {"name": GEMMA, "context_tokens": 65536, "extra_args": options}
+    found = told(wanted(model=model), EMPTY)
+    assert [text for text in problems(wanted(model=model)) if "fit" in text] == []
+    assert f"{GEMMA} {verdict} 1 GPU of g6.xlarge" in found
+    assert f"uncertain: extra_args {next(iter(options))}" in found
+
+
 def test_a_model_that_nobody_knows_is_let_through() -> None:
     unknown: WantedModel = {"name": "owner/new-model", "context_tokens": 8192, "extra_args": {}}
     assert memory_problem(unknown, instance_types()["g4dn.xlarge"]) is None

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import pytest
 
 from catalog.models import KNOWN_MODELS
+from catalog.sizing import Latent
 from scripts.commands import plan
 from scripts.commands.errors import CommandError
 from scripts.commands.model_files import find
@@ -168,6 +169,74 @@ def test_weights_in_one_file_are_as_large_as_the_hub_says(hub: Hub) -> None:
         "/model.safetensors": reply("", 302, Location="/else", X_Linked_Size="4000000000"),
     }
     assert find("some/model").shape.weights_bytes == 4_000_000_000
+
+
+MISTRAL = {
+    "dim": 4096, "n_layers": 36, "n_heads": 32, "n_kv_heads": 32, "head_dim": 128, "hidden_dim": 12288,
+    "vocab_size": 131072, "kv_lora_rank": 256, "qk_rope_head_dim": 64, "qk_nope_head_dim": 64, "v_head_dim": 128,
+    "moe": {"num_experts": 128, "num_experts_per_tok": 4, "expert_hidden_dim": 2048, "num_shared_experts": 1},
+}  # fmt: skip
+
+
+def test_mistrals_own_files_count_where_vllm_takes_them(hub: Hub, tmp_path: Path) -> None:
+    index = {"metadata": {"total_size": 120_000_000_000}}
+    hub.replies = {
+        "/config.json": reply(CONFIG),
+        "/params.json": reply(MISTRAL),
+        "/consolidated.safetensors.index.json": reply(index),
+        "/model.safetensors.index.json": reply(INDEX),
+    }
+    found = find("mistralai/Mistral-Small-4").shape
+    assert found.layers == (Latent(256 + 64),) * 36
+    assert (found.weights_bytes, found.architecture) == (120_000_000_000, "MistralLarge3ForCausalLM")
+    del hub.replies["/consolidated.safetensors.index.json"]
+    assert find("somebody/else").shape.weights_bytes == 16381470720, "params.json alone is not taken"
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "params.json").write_text(json.dumps(MISTRAL))
+    for name, size in (("model-1.safetensors", 5), ("consolidated-1.safetensors", 3)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert find(str(tmp_path)).shape.weights_bytes == 3
+    (tmp_path / "params.json").unlink()
+    assert find(str(tmp_path)).shape.weights_bytes == 5, "the same weights are not counted twice"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model_type": "falcon_h1"}, "layers of model_type falcon_h1"),
+        ({"kv_cache_window": 7, "compress_rate": 4}, "compress_rate, kv_cache_window"),
+        ({"model_type": "minicpm3", "kv_lora_rank": 256}, "layers of model_type minicpm3"),
+    ],
+)
+def test_a_model_whose_cache_is_not_known_is_uncertain_wherever_it_is_shown(
+    changed: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, **changed}))
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 4096)
+    found = planned(capsys, str(tmp_path), "--gpu", "L4")
+    assert any(said in doubt for doubt in found["uncertain"])
+    assert "; uncertain: " in found["machines"][0]["why"]
+    plan.main([str(tmp_path), "--gpu", "L4"])
+    shown = capsys.readouterr().out
+    assert "L4       uncertain" in shown
+    assert any(line.startswith("uncertain: ") and said in line for line in shown.splitlines())
+
+
+def test_a_model_that_was_compared_is_not_called_uncertain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({**CONFIG, "sliding_window": None, "max_window_layers": 36}))
+    (tmp_path / "model.safetensors").write_bytes(b"x" * 4096)
+    assert planned(capsys, str(tmp_path), "--gpu", "L4")["uncertain"] == []
+
+
+def test_what_was_assumed_of_a_gpu_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "GPU 0: NVIDIA GeForce RTX 5060 Ti (UUID: GPU-1234)"
+    (machine,) = planned(capsys, "Qwen/Qwen2.5-7B-Instruct", "--gpu", line)["machines"]
+    assert machine["gpu"] == "RTX 5060 Ti 8"
+    plan.main(["Qwen/Qwen2.5-7B-Instruct", "--gpu", line])
+    assert machine["gpu_note"] in capsys.readouterr().out
+    assert "8 or 16 GB: counted with 8" in machine["gpu_note"]
 
 
 @pytest.mark.parametrize(

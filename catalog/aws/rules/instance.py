@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from catalog.aws.account import Account, Shape, Unanswered, Wanted, items, known
 from catalog.aws.failures import quota_request
 from catalog.aws.instance_types import counts, instance_types, nearest, quota_code
-from catalog.aws.memory import gpus_used, memory_problem
+from catalog.aws.memory import gpus_used, memory_doubt, memory_problem
 from catalog.aws.rules.finding import Findings, Problem, Rule
 from catalog.aws.rules.lookups import chosen_zone, offering_zones, own, vcpus_of
 
@@ -90,6 +90,8 @@ def model_fits(wanted: Wanted, account: Account) -> Findings:  # noqa: ARG001 - 
             )
         elif problem := memory_problem(wanted["model"], row):
             yield Problem(*problem)
+        elif doubt := memory_doubt(wanted["model"], row):
+            yield doubt
 
 
 def type_is_sold_in_the_zone(wanted: Wanted, account: Account) -> Findings:
