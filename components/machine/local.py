@@ -10,7 +10,7 @@ import pulumi_docker as docker
 
 from catalog.vllm import Device
 from components.machine.machine import BASH, Machine, Ran, RunArgs, last_line
-from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
+from components.machine.ready import FAIL, MIN_FREE_MIB, PYTHON_CHECK, free_ports, room, whose
 
 TYPE = "seatable-vllm:index:LocalMachine"
 
@@ -87,7 +87,7 @@ def ready_program(args: LocalMachineArgs) -> str:
     """A bash program that checks this computer and prints what it is, as JSON, in its last line."""
     return f"""\
 set -euo pipefail
-{FAIL}{whose(args["stack"], args["data_dir"])}
+{FAIL}{PYTHON_CHECK}{whose(args["stack"], args["data_dir"])}
 command -v docker >/dev/null || fail "the docker command is not there" "run scripts/up as root, or install Docker"
 told=$(docker info --format '{{{{.ID}}}} {{{{json .Runtimes}}}}' 2>/dev/null) ||
   fail "Docker does not answer: $(docker info 2>&1 | grep -m 1 -E 'ERROR:|onnect|denied')" \

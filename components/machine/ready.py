@@ -3,6 +3,7 @@
 import shlex
 
 from catalog.haproxy import CONFIGURATION
+from checks.bundle import MIN_PYTHON_TEXT, VERSION_CHECK
 from components.machine.machine import STACK_LABEL
 
 MIN_FREE_MIB = 2048
@@ -11,6 +12,13 @@ MIN_FREE_MIB = 2048
 FAIL = """\
 fail() { echo "phase: machine ready" >&2; echo "cause: $1" >&2; echo "change: $2" >&2; exit 1; }
 """
+
+PYTHON_CHECK = f"""\
+command -v python3 >/dev/null ||
+  fail "python3 is not on the machine" "install it there, {MIN_PYTHON_TEXT} or newer (apt-get install python3)"
+python3 -c {shlex.quote(VERSION_CHECK)}
+"""
+"""Lines of bash that fail where the machine's Python cannot run what is sent to it; to be run before all else."""
 
 
 def room(place: str, mib: str) -> str:

@@ -21,7 +21,7 @@ from components.machine.machine import (
     last_line,
 )
 from components.machine.reach import BOOT_SECONDS, GLANCE_SECONDS, identity_of, reach_program
-from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
+from components.machine.ready import FAIL, MIN_FREE_MIB, PYTHON_CHECK, free_ports, room, whose
 from components.machine.ssh import Ssh
 
 TYPE = "seatable-vllm:index:RemoteHost"
@@ -206,8 +206,7 @@ def ready_program(args: SharedArgs) -> str:
     choice = args["gpus"] if isinstance(args["gpus"], str) else "some"
     return f"""\
 set -euo pipefail
-{FAIL}{whose(args["stack"], args["data_dir"])}
-command -v python3 >/dev/null || fail "python3 is not on the machine" "install it (apt-get install python3)"
+{FAIL}{PYTHON_CHECK}{whose(args["stack"], args["data_dir"])}
 {_DOCKER}{_DATA_DIR}{_gpus(choice)}
 image_mib={IMAGE_MIB["cpu"]}
 [ $device = cpu ] || image_mib={IMAGE_MIB["gpu"]}

@@ -676,6 +676,7 @@ def test_a_machine_without_the_docker_command_is_told_to_get_it(tmp_path: Path) 
     programs.mkdir()
     for name in ("bash", "mkdir", "df", "awk"):
         (programs / name).symlink_to(shutil.which(name) or name)
+    (programs / "python3").symlink_to(sys.executable)
     assert "install Docker" in machine_failure(machine(tmp_path / "data"), {"PATH": str(programs)})
 
 
