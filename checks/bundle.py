@@ -24,6 +24,9 @@ MODULES = (
 )
 """What the gate needs."""
 
+FOLDER_MODULES = ("checks/__init__.py", "checks/data_folder.py")
+"""What takes a data directory, and what clears it."""
+
 FACTS_MODULES = ("checks/__init__.py", "checks/facts.py")
 """What a look at the machine needs."""
 
@@ -75,3 +78,8 @@ def gate_program(order: str) -> str:
 def facts_program(order: str) -> str:
     """A complete Python program that prints what is on the machine, for this order (JSON, no secret in it)."""
     return VERSION_CHECK + _LOADER.format(archive=_archive(FACTS_MODULES), module="facts", order=order)
+
+
+def folder_program(order: str) -> str:
+    """A complete Python program that takes or clears a data directory, for this order (JSON, no secret in it)."""
+    return VERSION_CHECK + _LOADER.format(archive=_archive(FOLDER_MODULES), module="data_folder", order=order)

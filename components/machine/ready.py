@@ -1,9 +1,11 @@
 """Parts of the programs that look whether a machine can take the stack."""
 
+import json
 import shlex
 
 from catalog.haproxy import CONFIGURATION
-from checks.bundle import MIN_PYTHON_TEXT, VERSION_CHECK
+from checks.bundle import MIN_PYTHON_TEXT, VERSION_CHECK, folder_program
+from components.machine.cleared import FolderOrder
 from components.machine.machine import STACK_LABEL
 
 MIN_FREE_MIB = 2048
@@ -56,3 +58,12 @@ done
 def whose(stack: str, data: str) -> str:
     """The variables that the parts use."""
     return f"data={shlex.quote(data)} stack={shlex.quote(stack)}\n"
+
+
+def taken(folder: FolderOrder, *, adopt: bool) -> str:
+    """Lines of bash that take the data directory for the stack, or fail before anything is written there.
+
+    adopt: whether its disk was given to the stack, with whatever is on it.
+    """
+    order = json.dumps({**folder, "do": "take", "adopt": adopt})
+    return f"python3 - <<'FOLDER'\n{folder_program(order)}FOLDER\n"

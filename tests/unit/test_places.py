@@ -1,11 +1,10 @@
-"""Unit tier: what the commands do about a machine behind SSH that needs no machine: its host key, its folders.
+"""Unit tier: what the commands do about a machine behind SSH that needs no machine: its host key.
 
-Does not prove that anything is reached or removed over a network: tests/live/test_host.py does.
+Does not prove that anything is reached over a network: tests/live/test_host.py does.
 """
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,43 +12,8 @@ import pytest
 from components.machine.reach import identity_of
 from components.machine.ssh import ssh_of
 from scripts.commands import places
-from scripts.commands.places import FOLDERS, Host, purge_program
+from scripts.commands.places import Host
 from settings import HostMachine
-
-
-def data_folder(tmp_path: Path) -> Path:
-    data = tmp_path / "it's data"
-    for folder in ("models/owner/model", "cache", "vllm", "edge/releases"):
-        (data / folder).mkdir(parents=True)
-    return data
-
-
-def purge(data: Path, *folders: str) -> None:
-    done = subprocess.run(
-        ["bash", "-s"], input=purge_program(str(data), folders), capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-
-
-def test_a_stack_that_is_taken_down_leaves_weights_and_caches_and_nothing_with_a_key(tmp_path: Path) -> None:
-    data = data_folder(tmp_path)
-    purge(data, "vllm", "edge")
-    assert sorted(path.name for path in data.iterdir()) == ["cache", "models"]
-
-
-def test_a_purge_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
-    data = data_folder(tmp_path)
-    purge(data, *FOLDERS)
-    purge(data, *FOLDERS)
-    assert not data.exists()
-
-
-def test_a_purge_takes_nothing_that_the_stack_did_not_put_there(tmp_path: Path) -> None:
-    # A data directory may be any folder: a home, a mounted disk.
-    data = data_folder(tmp_path)
-    (data / "thesis.txt").write_text("years of work")
-    purge(data, *FOLDERS)
-    assert [path.name for path in data.iterdir()] == ["thesis.txt"]
 
 
 def test_only_the_replaced_machines_key_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

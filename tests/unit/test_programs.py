@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,7 +28,7 @@ from catalog.haproxy import CLIENT_KEYS, CONFIGURATION, EdgeClient, EdgeFiles, e
 from checks import watchdog
 from components.edge import release_program, reload_program
 from components.image import image_program
-from components.machine.local import LocalMachineArgs, ready_program
+from components.machine.local import LocalMachineArgs, folder_of, ready_program
 from components.machine.machine import write_file_program
 from components.parser_proof import parser_program
 from components.weights import lost_program, weights_program
@@ -38,7 +38,7 @@ from settings import Model
 if TYPE_CHECKING:
     from tests.conftest import Asked, FakeCommand, FakeEndpoint, RecordProgram, Reply
 
-COMMANDS = ("machine-ready", "inference-image-present", "inference-weights-present", "inference-config",
+COMMANDS = ("machine-ready", "machine-cleared", "inference-image-present", "inference-weights-present", "inference-config",
             "inference-watchdog", "inference-parser-fits", "edge-image-present", "edge-release", "edge-reload",
             "readiness-gate")  # fmt: skip
 
@@ -128,13 +128,14 @@ def test_a_weird_data_directory_breaks_no_program(name: str) -> None:
         "stack": "local",
         "docker_host": "unix:///var/run/docker.sock",
         "data_dir": folder,
+        "data_dir_is_ours": False,
         "gpus": "auto",
         "edge_port": 8080,
         "engine_port": 18000,
         "loopback_port": None,
     }
     for program in (
-        ready_program(args),
+        ready_program(args, folder_of(args, "owner")),
         weights_program(folder, "owner/model", None, "image:1", None),
         release_program(folder, EdgeFiles("0" * 12, {}), "image:1"),
         parser_program("image:1", f"{folder}/models", Model()),
@@ -550,16 +551,18 @@ def free_port() -> int:
 
 def machine(data_dir: Path, **changes: object) -> str:
     """The program that looks at this computer."""
-    args = {
+    args: dict[str, Any] = {
         "stack": "local",
         "docker_host": "unix:///var/run/docker.sock",
         "data_dir": str(data_dir),
+        "data_dir_is_ours": False,
         "gpus": "auto",
         "edge_port": free_port(),
         "engine_port": free_port(),
         "loopback_port": None,
     }
-    return ready_program({**args, **changes})  # type: ignore[typeddict-item]
+    asked = LocalMachineArgs(**{**args, **changes})  # type: ignore[typeddict-item]
+    return ready_program(asked, folder_of(asked, "owner"))
 
 
 DOCKER_ID = "7TRN:IPZB:QYBB:VPBQ:UMPP:KARE:6ZNR:XE6T:7EWV:PKF4:ZOJD:TPYS"

@@ -278,6 +278,9 @@ def test_a_part_of_a_program_is_never_run(cut: int, tmp_path: Path) -> None:
 RUNC, NVIDIA = '{"runc":{}}', '{"nvidia":{},"runc":{}}'
 
 
+OWNER = "3f0c1a52-0000-4000-8000-000000000000"
+
+
 def ready(data: Path, **changes: object) -> str:
     args: dict[str, Any] = {
         "stack": "gpu1",
@@ -289,7 +292,7 @@ def ready(data: Path, **changes: object) -> str:
         "engine_port": 2,
         "loopback_port": None,
     }
-    return ready_program(SharedArgs(**{**args, **changes}))  # type: ignore[typeddict-item]
+    return ready_program(SharedArgs(**{**args, **changes}), OWNER, adopt=False)  # type: ignore[typeddict-item]
 
 
 def docker(fake: FakeCommand, runtimes: str = RUNC, security: str = '["name=seccomp"]', others: str = "") -> None:
