@@ -1,8 +1,8 @@
 """A stack's data directory on its machine: whose it is, and what of it is removed when the stack ends.
 
 Runs on the machine, as a program on standard input (see `checks.bundle`): it imports the standard library alone
-and is given one JSON object, an `Order`. A file in the directory, the marker, says which stack took it. Only what the
-program has made is ever removed, entry by entry, and no link is followed out of the directory.
+and is given one JSON object, an `Order`. A file in the directory, the marker, says which stack took it. Only what
+the program has made is ever removed, entry by entry, and no link is followed out of the directory.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ ADOPT = ".seatable-vllm.adopt"
 
 KEYS = {"vllm": ("config.yaml", "config.yaml.??????", "watchdog.py", "watchdog.py.??????"),
         "edge": ("releases", "live", ".live")}  # fmt: skip
-"""What holds keys, or is of no use without the stack, by folder. Question marks: a write that was cut off."""
+"""What holds keys, or is of no use without the stack, by folder; question marks are a write cut off."""
 
-CERTIFICATES = ("live", "ca", "given", "acme", "aws", "roots.pem", "policy.json", "ca.pem", "source", "renew", ".lock",
-                "*.part", ".part.*")  # fmt: skip
+CERTIFICATES = ("live", "ca", "given", "acme", "aws", "roots.pem", "policy.json", "ca.pem", "source", "renew",
+                ".lock", "*.part", ".part.*")  # fmt: skip
 CACHES = ("vllm", "huggingface")
 BESIDE_MODELS = (".partial", ".lock", ".lost", ".made")
 FETCHED = "models/.made"
@@ -55,10 +55,10 @@ class Order:
     """What is to be done, with which directory.
 
     do: `take` it for the stack; `clear` it of keys; `purge` all that the stack made. data: its absolute path.
-    stack: the stack's name. owner: a text that this state of the stack alone has; None: there is no state to ask, and the
-    name decides. ours: whether its place alone says that it is the stack's. adopt: whether the disk was given to
-    the stack, with whatever is on it. unit: name of the timer that renews the stack's certificate. units: folder
-    where systemd has it.
+    stack: the stack's name. owner: a text that this state of the stack alone has; None: there is no state, and
+    the name decides. ours: whether its place alone says that it is the stack's. adopt: whether the disk was given
+    to the stack, with whatever is on it. unit: name of the timer that renews the stack's certificate. units:
+    folder where systemd has it.
     """
 
     do: str
@@ -131,7 +131,7 @@ def _judge(order: Order, marker: dict[str, object] | None, there: list[str], set
     if not handed_over:
         raise Refused(
             "machine ready",
-            f"{setting} holds what this stack did not make, such as {_some(sorted(there, key=FOLDERS.__contains__))}",
+            f"{setting} holds what this stack did not make, such as {_foreign_first(there)}",
             _ways(data, order),
         )
     return _found(data, setting)
@@ -205,7 +205,7 @@ def _containers(data: str) -> list[tuple[str, str]]:
     """Stack and owner of the containers that were made for this directory."""
     form = '{{.Label "seatable-vllm.stack"}}\t{{.Label "seatable-vllm.owner"}}'
     ask = ["docker", "ps", "--all", "--filter", f"label=seatable-vllm.data-dir={data}", "--format", form]
-    lines = [line.partition("\t") for line in _output(ask).splitlines() if line.strip()]
+    lines = [line.partition("\t") for line in _output(ask).splitlines() if "\t" in line]
     return [(stack, owner) for stack, _, owner in lines]
 
 
@@ -446,6 +446,10 @@ def _forget_timer(order: Order) -> None:
 
 
 # Helpers
+
+
+def _foreign_first(there: list[str]) -> str:
+    return _some(sorted(there, key=lambda name: name in FOLDERS))
 
 
 def _some(names: list[str]) -> str:

@@ -187,8 +187,8 @@ def down(stack: str, say: Say, project: Path = PROJECT) -> Counts:
 def end_order(state: State) -> list[str]:
     """The names of all that is removed at the end: containers and networks first, then what served them.
 
-    The order of their making alone is not enough: an `up` of a later version adds what clears the machine to a stack
-    whose containers are there already.
+    The order of their making alone is not enough: an `up` of a later version adds what clears the machine to a
+    stack whose containers are there already.
     """
     names = [name for name in reversed(state.made) if state.made[name].type != "pulumi:providers:docker"]
     return sorted(names, key=lambda name: not state.made[name].type.startswith("docker:"))

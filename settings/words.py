@@ -116,16 +116,16 @@ def _ssh_target(value: object) -> str:
     return value
 
 
-SYSTEM_FOLDERS = frozenset(
-    "/bin /boot /dev /etc /home /lib /lib32 /lib64 /media /opt /proc /root /run /sbin /snap /srv /sys /tmp /usr "
-    "/usr/bin /usr/lib /usr/local /usr/share /var /var/lib /var/lib/docker /var/log /var/tmp".split()
+SYSTEM_FOLDERS = re.compile(
+    r"/(bin|boot|dev|etc|home|lib|lib32|lib64|media|opt|proc|root|run|sbin|snap|srv|sys|tmp|usr|var"
+    r"|usr/(bin|lib|local|share)|var/(lib|lib/docker|log|tmp))"
 )
 """What no stack can have for itself, though some of it may be empty."""
 
 
 def _folder_of_ones_own(value: str) -> str:
     path = re.sub("/+", "/", value)
-    if path in SYSTEM_FOLDERS:
+    if SYSTEM_FOLDERS.fullmatch(path):
         raise ValueError(f"is a folder of the system; name one of the stack's own, such as {path}/seatable-vllm")
     return value
 

@@ -38,7 +38,8 @@ class Folder:
 
     def containers(self, *labels: str) -> None:
         """Has Docker know containers with this directory; each is STACK or STACK TAB OWNER."""
-        self._fake.add("docker", f"[ $1 != ps ] || printf '%b\\n' {' '.join(map(repr, labels))}")
+        lines = [label if "\t" in label else f"{label}\t" for label in labels]
+        self._fake.add("docker", f"[ $1 != ps ] || printf '%b\\n' {' '.join(map(repr, lines))}")
 
     def do(self, what: str, **order: object) -> subprocess.CompletedProcess[str]:
         order = {"do": what, "data": str(self.path), "stack": "gpu1", "owner": OWNER, **order}
@@ -78,9 +79,9 @@ class Folder:
 
     def use(self) -> None:
         """What a deployed stack has there; weights as they are when they were fetched."""
-        self.put("vllm/config.yaml", "vllm/config.yaml.Ab12Cd", "vllm/watchdog.py", "edge/releases/0123/haproxy.cfg",
-                 "cache/vllm/graphs", "certificates/live/edge.pem", "certificates/renew", f"models/{MODEL}/config.json",
-                 f"models/.lost/{MODEL}", "models/.lock")  # fmt: skip
+        self.put("vllm/config.yaml", "vllm/config.yaml.Ab12Cd", "vllm/watchdog.py", "cache/vllm/graphs",
+                 "edge/releases/0123/haproxy.cfg", "certificates/live/edge.pem", "certificates/renew",
+                 f"models/{MODEL}/config.json", f"models/.lost/{MODEL}", "models/.lock")  # fmt: skip
         (self.path / "models/.made").write_text(f"{MODEL}\n")
         (self.path / "edge/live").symlink_to("releases/0123")
 
@@ -96,9 +97,10 @@ def folder(tmp_path: Path, fake_command: FakeCommand) -> Folder:
 def test_a_new_an_empty_and_a_freshly_formatted_folder_are_taken_once_and_for_all_further_runs(
     folder: Folder,
 ) -> None:
-    for prepare in (lambda: None, folder.path.mkdir, lambda: (folder.path / "lost+found").mkdir(parents=True)):
+    for there in (None, "", "lost+found"):
         shutil.rmtree(folder.path, ignore_errors=True)
-        prepare()
+        if there is not None:
+            (folder.path / there).mkdir(parents=True)
         assert folder.must("take") == ""
         marker = json.loads((folder.path / ".seatable-vllm.json").read_text())
         assert (marker["project"], marker["stack"], marker["owner"]) == ("seatable-vllm", "gpu1", OWNER)
@@ -249,8 +251,8 @@ def test_a_purge_takes_older_models_of_the_stack_and_none_that_somebody_else_put
 ) -> None:
     folder.must("take")
     folder.use()
-    folder.put("models/older/model/config.json", f"models/{MODEL}-mine/config.json", "models/OTHER", "certificates/notes",
-               "edge/notes", "thesis.txt")  # fmt: skip
+    folder.put("models/older/model/config.json", f"models/{MODEL}-mine/config.json", "models/OTHER",
+               "certificates/notes", "edge/notes", "thesis.txt")  # fmt: skip
     (folder.path / "models/.made").write_text(f"older/model\n{MODEL}\n../thesis.txt\n/etc/passwd\n.lost/../..\n")
     said = folder.must("purge")
     files = {name for name, text in folder.tree().items() if text}

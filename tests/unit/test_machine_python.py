@@ -97,7 +97,7 @@ def test_python_inside_the_programs_of_a_stack_needs_no_newer_one(record_program
 def test_the_oldest_python_runs_the_gate_and_the_doctors_program(
     fake_endpoint: FakeEndpoint, fake_command: FakeCommand
 ) -> None:
-    order = {
+    order: dict[str, object] = {
         "containers": {},
         "ports": {},
         "data_dir": "/",
