@@ -7,6 +7,7 @@ the program has made is ever removed, entry by entry, and no link is followed ou
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -81,6 +82,11 @@ def main(text: str) -> int:
             clear(order)
     except Refused as refused:
         print(refused, file=sys.stderr)
+        return 1
+    except OSError as error:
+        full = f"{PROJECT}: disk nearly full: " if error.errno == errno.ENOSPC else ""
+        cause = f"{full}{PROJECT}:machine.data_dir {order.data}: {error.strerror} ({error.filename})"
+        print(Refused("machine ready", cause, "see to that there, or name another folder"), file=sys.stderr)
         return 1
     return 0
 

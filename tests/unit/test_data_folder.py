@@ -206,6 +206,12 @@ def test_a_file_and_a_folder_below_a_file_are_refused(folder: Folder) -> None:
     assert "cannot be made by" in folder.refused()
 
 
+def test_a_marker_that_cannot_be_written_is_told_in_words(folder: Folder) -> None:
+    (folder.path / ".seatable-vllm.json.part").mkdir(parents=True)
+    (folder.path / ".seatable-vllm.adopt").write_text("gpu1")
+    assert "Is a directory" in folder.refused()
+
+
 @pytest.mark.parametrize(
     "data_dir", ["/", "/home", "/srv", "//srv", "~", "~/llm", "data", "./data", "/srv/../etc", "/etc"]
 )
