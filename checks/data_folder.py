@@ -330,6 +330,7 @@ def clear(order: Order) -> None:
         if marker:
             _write_marker(data, {**marker, "owner": None})
         return
+    print(f"removed: weights, caches and all else that {order.stack} made in {data}")
     left = _left(data)
     if left:
         print(f"kept: {_some(left)} in {data}, which this program did not make")

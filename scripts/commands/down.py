@@ -66,7 +66,6 @@ def _down_here(stack: str, settings: Settings, purge: bool, terminal: Terminal) 
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if purge:
         _forget_state(stack, engine)
-        terminal.line(f"weights and caches of {stack} removed from {data}")
     elif data.exists():
         terminal.line(f"kept: {data} (weights, caches, certificates); scripts/down {stack} --purge removes it")
     return 0
@@ -129,7 +128,6 @@ def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if purge:
         _forget_state(stack, engine)
-        terminal.line(f"weights and caches of {stack} removed from {host.data} on {host.name}")
     else:
         terminal.line(
             f"kept on {host.name}: {host.data} (weights, caches, certificates); "
