@@ -772,6 +772,20 @@ def test_another_loopback_port_than_that_of_the_edge_that_runs_is_not_the_stacks
 # Weights
 
 
+def test_what_is_fetched_is_noted_as_the_stacks_own_and_what_was_there_is_not(
+    tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    docker_that_fetches(fake_command)
+    done = weights(tmp_path / "fetched", fake_command)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "fetched/models/.made").read_text() == f"{MODEL}\n"
+    there = tmp_path / "there" / "models" / MODEL
+    there.mkdir(parents=True)
+    (there / "config.json").write_text("{}")
+    assert weights(tmp_path / "there", fake_command).returncode == 0
+    assert not (tmp_path / "there/models/.made").exists()
+
+
 MODEL = "owner/model"
 
 
