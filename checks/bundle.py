@@ -24,8 +24,27 @@ MODULES = (
 )
 """What the gate needs."""
 
+FOLDER_MODULES = ("checks/__init__.py", "checks/data_folder.py")
+"""What takes a data directory, and what clears it."""
+
 FACTS_MODULES = ("checks/__init__.py", "checks/facts.py")
 """What a look at the machine needs."""
+
+MIN_PYTHON = (3, 8)
+"""The oldest Python that runs what is sent to a machine, Ubuntu 20.04's; assignments in expressions need it."""
+
+MIN_PYTHON_TEXT = ".".join(map(str, MIN_PYTHON))
+
+REMEDY = f"install Python {MIN_PYTHON_TEXT} or newer on the machine, and make it the one that python3 starts there"
+
+VERSION_CHECK = f"""\
+import sys
+if sys.version_info < {MIN_PYTHON}:
+    sys.exit("phase: machine ready\\n"
+             "cause: python3 on the machine is version %d.%d.%d, and {MIN_PYTHON_TEXT} is the oldest that works\\n"
+             "change: {REMEDY}" % sys.version_info[:3])
+"""
+"""Lines of Python, for any version, that end a program with status 1 on a machine whose Python is too old."""
 
 _LOADER = """\
 import base64, os, signal, sys, tempfile
@@ -53,9 +72,14 @@ def _archive(modules: tuple[str, ...]) -> str:
 
 def gate_program(order: str) -> str:
     """A complete Python program that runs the gate for this order (JSON, holds the client's key)."""
-    return _LOADER.format(archive=_archive(MODULES), module="gate", order=order)
+    return VERSION_CHECK + _LOADER.format(archive=_archive(MODULES), module="gate", order=order)
 
 
 def facts_program(order: str) -> str:
     """A complete Python program that prints what is on the machine, for this order (JSON, no secret in it)."""
-    return _LOADER.format(archive=_archive(FACTS_MODULES), module="facts", order=order)
+    return VERSION_CHECK + _LOADER.format(archive=_archive(FACTS_MODULES), module="facts", order=order)
+
+
+def folder_program(order: str) -> str:
+    """A complete Python program that takes or clears a data directory, for this order (JSON, no secret in it)."""
+    return VERSION_CHECK + _LOADER.format(archive=_archive(FOLDER_MODULES), module="data_folder", order=order)

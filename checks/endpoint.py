@@ -131,7 +131,7 @@ class _Secure(http.client.HTTPSConnection):
         self.sock = self._trusting.wrap_socket(plain, server_hostname=self.host)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=None)  # noqa: UP033 - the short form came with Python 3.9
 def _trusting(ca: str) -> ssl.SSLContext:
     """What is trusted: the system's roots, and this PEM, down to a certificate that stands in it itself."""
     context = ssl.create_default_context()
@@ -160,7 +160,7 @@ def ask(
         connection = http.client.HTTPConnection(
             url.hostname or "", url.port, timeout=seconds, source_address=source
         )
-    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {key}"} if key else {})
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})}
     try:
         begin = time.monotonic()
         connection.request(method, path, json.dumps(body) if body is not None else None, headers)

@@ -57,18 +57,6 @@ class Acme:
     has_credentials: bool = False
 
 
-def forget_timer(unit: str) -> str:
-    """Lines of bash that take the timer away, where there is one. Without its folder it could not do so itself."""
-    return f"""\
-if [ -e {UNITS}/{unit}.timer ]; then
-  as_root() {{ if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }}
-  as_root systemctl disable --now {unit}.timer 2>/dev/null
-  as_root rm -f {UNITS}/{unit}.timer {UNITS}/{unit}.service
-  as_root systemctl daemon-reload
-fi
-"""
-
-
 def present_program(renewal: Renewal, script: str, files: Mapping[str, str | None], *, timer: bool) -> str:
     """A bash program that makes sure of a certificate and prints what it is, as JSON, in its last line.
 

@@ -80,6 +80,8 @@ docker run --rm --interactive --user "$(id -u):$(id -g)" --volume "$models:/mode
 COMPLETE = """\
 # The hub's client begins a file that was cut off anew, and leaves what there was of it.
 find "$models/.partial/$model" -name '*.incomplete' -delete
+# First noted, then there: at the end of a stack only what it has fetched is removed.
+echo "$model" >> "$models/.made"
 mv -T "$models/.partial/$model" "$models/$model"
 rm -rf "$models/.partial"
 """

@@ -10,7 +10,7 @@ from pulumi.runtime.mocks import MockCallArgs, MockResourceArgs, Mocks
 from rehearsal.docker_resources import DockerContainer, DockerNetwork, require_docker_behind
 from rehearsal.errors import RehearsalError
 from rehearsal.forward import forwarded, provider_command
-from rehearsal.resources import Handler, LocalCommand, RandomPassword, Remembered, Say, run_command
+from rehearsal.resources import Handler, LocalCommand, RandomPassword, RandomUuid, Remembered, Say, run_command
 from rehearsal.state import Made, State
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
@@ -34,6 +34,7 @@ def handlers(say: Say) -> dict[str, Handler]:
     """Who makes what, by Pulumi's type token."""
     return {
         "random:index/randomPassword:RandomPassword": RandomPassword(),
+        "random:index/randomUuid:RandomUuid": RandomUuid(),
         "command:local:Command": LocalCommand(say),
         "pulumi:providers:docker": Remembered(),
         "docker:index/network:Network": DockerNetwork(),
@@ -125,8 +126,9 @@ class Rehearsing(Mocks):
             return before
         if before:
             self._say(name, "is made again" if before.inputs == inputs else "changes")
-            handler.delete(before, settings)
-            self.state.drop(name)
+            if not (isinstance(handler, LocalCommand) and handler.changes_in_place(before, inputs)):
+                handler.delete(before, settings)
+                self.state.drop(name)
         identity, outputs = handler.create(name, inputs, settings)
         made = Made(kind, name, inputs, identity, {**outputs, "__provider": provider})
         self.state.put(made)

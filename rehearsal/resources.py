@@ -7,6 +7,7 @@ import secrets
 import signal
 import string
 import subprocess
+import uuid
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -57,10 +58,20 @@ class RandomPassword(Remembered):
         return "none", {**inputs, "result": result}
 
 
+class RandomUuid(Remembered):
+    """`random.RandomUuid`."""
+
+    def create(self, name: str, inputs: dict[str, Any], provider: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """A new one; it is no secret."""
+        result = str(uuid.uuid4())
+        return result, {**inputs, "result": result}
+
+
 class LocalCommand(Remembered):
     """`command.local.Command`: a program on standard input, its output passed on line by line.
 
-    As with the real provider, what it did is not looked at again, and no program here has a `delete`.
+    As with the real provider, what it did is not looked at again, and its end runs `delete`, where it has one,
+    with the inputs that it had last.
     """
 
     def __init__(self, say: Say) -> None:
@@ -70,6 +81,15 @@ class LocalCommand(Remembered):
         """Runs it. A failure's text is what the program itself said last, never its input."""
         lines = run_command(name, inputs, self._say)
         return name, {**inputs, "stdout": "\n".join(lines), "stderr": ""}
+
+    def delete(self, made: Made, provider: dict[str, Any]) -> None:
+        """Runs `delete`; with the same inputs otherwise, the program on standard input too."""
+        if made.inputs.get("delete"):
+            run_command(made.name, {**made.inputs, "create": made.inputs["delete"]}, self._say)
+
+    def changes_in_place(self, made: Made, inputs: dict[str, Any]) -> bool:
+        """Triggers alone replace a command; all else runs `create` again."""
+        return bool(made.inputs.get("triggers", []) == inputs.get("triggers", []))
 
 
 def run_command(name: str, inputs: dict[str, Any], say: Say) -> list[str]:

@@ -173,12 +173,21 @@ def down(stack: str, say: Say, project: Path = PROJECT) -> Counts:
     with exclusive(state_path(stack, project)):
         state = State.load(state_path(stack, project))
         with Rehearsing(state, say) as rehearsing:
-            for name in reversed(list(state.made)):
-                if state.made[name].type != "pulumi:providers:docker":
-                    say(name, "is removed")
-                    rehearsing.remove(name)
+            for name in end_order(state):
+                say(name, "is removed")
+                rehearsing.remove(name)
         state_path(stack, project).unlink(missing_ok=True)
         return rehearsing.counts
+
+
+def end_order(state: State) -> list[str]:
+    """The names of all that is removed at the end: containers and networks first, then what served them.
+
+    The order of their making alone is not enough: an `up` of a later version adds what clears the machine to a
+    stack whose containers are there already.
+    """
+    names = [name for name in reversed(state.made) if state.made[name].type != "pulumi:providers:docker"]
+    return sorted(names, key=lambda name: not state.made[name].type.startswith("docker:"))
 
 
 def forget(stack: str, project: Path = PROJECT) -> int:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 WIDEST_NETWORK = {4: 8, 6: 7}
 """Shortest prefix of a client network by IP version: 10.0.0.0/8 and fc00::/7 are the widest private ones."""
@@ -116,6 +116,20 @@ def _ssh_target(value: object) -> str:
     return value
 
 
+SYSTEM_FOLDERS = re.compile(
+    r"/(bin|boot|dev|etc|home|lib|lib32|lib64|media|opt|proc|root|run|sbin|snap|srv|sys|tmp|usr|var"
+    r"|usr/(bin|lib|local|share)|var/(lib|lib/docker|log|tmp))"
+)
+"""What no stack can have for itself, though some of it may be empty."""
+
+
+def _folder_of_ones_own(value: str) -> str:
+    path = re.sub("/+", "/", value)
+    if SYSTEM_FOLDERS.fullmatch(path):
+        raise ValueError(f"is a folder of the system; name one of the stack's own, such as {path}/seatable-vllm")
+    return value
+
+
 Network = Annotated[str, BeforeValidator(_network)]
 SshAddress = Annotated[str, BeforeValidator(_ssh_target)]
 KeyFile = Annotated[
@@ -193,4 +207,5 @@ DataDir = Annotated[
         "is no absolute folder without a colon (Docker splits mounts at colons); write one such as "
         "/srv/seatable-vllm, without . or .. in it",
     ),
+    AfterValidator(_folder_of_ones_own),
 ]

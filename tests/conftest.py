@@ -44,6 +44,10 @@ SECRET = "1b47061264138c4ac30d75fd1eb44270"
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 
 PASSWORD = "random:index/randomPassword:RandomPassword"
+UUID = "random:index/randomUuid:RandomUuid"
+OWNER = "3f0c1a52-0000-4000-8000-000000000000"
+"""What a state has to tell its stack from others of that name."""
+
 COMMAND = "command:local:Command"
 PROVIDER = "pulumi:providers:docker"
 NETWORK = "docker:index/network:Network"
@@ -301,6 +305,8 @@ class _Provider(mocks.Mocks):
         return ("", known) if self._preview else (identity, {**known, **made})
 
     def _made(self, kind: str, name: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        if kind == UUID:
+            return {"result": OWNER}
         if kind == PASSWORD:
             return {"result": fake_key(name)}
         if kind == COMMAND:

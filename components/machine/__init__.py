@@ -35,6 +35,7 @@ def machine_for(settings: Settings) -> Machine:
             "stack": stack,
             "docker_host": local_docker_host(),
             "data_dir": settings.machine.data_dir or str(PROJECT / ".state" / stack / "data"),
+            "data_dir_is_ours": settings.machine.data_dir is None,
             "gpus": settings.machine.gpus,
             "edge_port": settings.ports.edge,
             "engine_port": settings.ports.engine,

@@ -9,8 +9,9 @@ import pulumi_command as command
 import pulumi_docker as docker
 
 from catalog.vllm import Device
-from components.machine.machine import BASH, Machine, Ran, RunArgs, last_line
-from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
+from components.machine.cleared import FolderOrder, cleared
+from components.machine.machine import BASH, PYTHON, Machine, Ran, RunArgs, last_line
+from components.machine.ready import FAIL, MIN_FREE_MIB, PYTHON_CHECK, free_ports, room, taken, whose
 
 TYPE = "seatable-vllm:index:LocalMachine"
 
@@ -24,6 +25,8 @@ class LocalMachineArgs(TypedDict):
     """Address of this computer's Docker, such as unix:///var/run/docker.sock."""
     data_dir: str
     """Absolute folder for weights, caches and configuration; made when it is not there."""
+    data_dir_is_ours: bool
+    """Whether its place alone says that it is the stack's, below the project."""
     gpus: Literal["auto", "none"]
     """auto: the GPU when Docker can hand one to a container. none: the CPU."""
     edge_port: int
@@ -45,8 +48,16 @@ class LocalMachine(Machine):
         self.data_dir = args["data_dir"]
         self.images_are_made = True
         self._environment = {"DOCKER_HOST": args["docker_host"]}
-        check = self.run(f"{name}-ready", {"program": ready_program(args)}, parent=self)
-        self.ready = check.resource
+        self.owner = self._owner()
+        folder = self.owner.apply(lambda owner: folder_of(args, owner))
+        program = folder.apply(lambda known: ready_program(args, known))
+        check = self.run(f"{name}-ready", {"program": program}, parent=self)
+        self.ready = cleared(
+            f"{name}-cleared",
+            {"folder": folder, "interpreter": PYTHON, "environment": self._environment},
+            parent=self,
+            depends_on=[check.resource],
+        )
         facts = check.last_line.apply(json.loads)
         self.identity = facts.apply(lambda known: str(known["identity"]))
         self.device = facts.apply(lambda known: cast(Device, known["device"]))
@@ -83,16 +94,26 @@ class LocalMachine(Machine):
         return seen.stdout.apply(last_line)
 
 
-def ready_program(args: LocalMachineArgs) -> str:
+def folder_of(args: LocalMachineArgs, owner: str) -> FolderOrder:
+    """The stack's data directory. owner: see Machine."""
+    return {
+        "data": args["data_dir"],
+        "stack": args["stack"],
+        "owner": owner,
+        "ours": args["data_dir_is_ours"],
+    }
+
+
+def ready_program(args: LocalMachineArgs, folder: FolderOrder) -> str:
     """A bash program that checks this computer and prints what it is, as JSON, in its last line."""
     return f"""\
 set -euo pipefail
-{FAIL}{whose(args["stack"], args["data_dir"])}
+{FAIL}{PYTHON_CHECK}{whose(args["stack"], args["data_dir"])}
 command -v docker >/dev/null || fail "the docker command is not there" "run scripts/up as root, or install Docker"
 told=$(docker info --format '{{{{.ID}}}} {{{{json .Runtimes}}}}' 2>/dev/null) ||
   fail "Docker does not answer: $(docker info 2>&1 | grep -m 1 -E 'ERROR:|onnect|denied')" \
     "start Docker, or let this user use it (group docker)"
-mkdir -p "$data" || fail "seatable-vllm:machine.data_dir $data cannot be made" "give a folder this user may write"
+{taken(folder, adopt=False)}\
 for place in "$data" "$(docker info --format '{{{{.DockerRootDir}}}}')"; do
 {room("$place", str(MIN_FREE_MIB))}done
 {free_ports(args["edge_port"], args["engine_port"], args["loopback_port"])}\

@@ -8,6 +8,7 @@ from typing import Literal, NotRequired, TypedDict
 
 import pulumi
 import pulumi_docker as docker
+import pulumi_random as random
 
 from catalog.vllm import Device
 
@@ -19,6 +20,10 @@ PYTHON: Interpreter = "python3 -"
 STACK_LABEL = "seatable-vllm.stack"
 DATA_LABEL = "seatable-vllm.data-dir"
 IDENTITY_LABEL = "seatable-vllm.machine"
+OWNER_LABEL = "seatable-vllm.owner"
+
+MACHINE_OWNER = "machine-owner"
+"""The program's name for the resource that has the owner (see Machine)."""
 
 
 class RunArgs(TypedDict):
@@ -63,6 +68,8 @@ class Machine(pulumi.ComponentResource):
     """The host part of the endpoint's URL."""
     data_dir: str
     """Absolute folder on the machine that outlives containers: weights, caches, configuration."""
+    owner: pulumi.Output[str]
+    """A text that the stack's state alone has, so that two stacks of one name can be told apart; no secret."""
     identity: pulumi.Output[str]
     """Changes when the machine is replaced or set up anew, so that its containers are made again."""
     device: pulumi.Output[Device]
@@ -145,6 +152,10 @@ class Machine(pulumi.ComponentResource):
         )
         return self.run(name, {"program": program}, parent=parent, depends_on=depends_on)
 
+    def _owner(self) -> pulumi.Output[str]:
+        made = random.RandomUuid(MACHINE_OWNER, opts=pulumi.ResourceOptions(parent=self))
+        return made.result
+
     def container_name(self, role: str) -> str:
         """The name of the stack's container for this role on the machine."""
         return f"seatable-vllm-{self.stack}-{role}"
@@ -152,11 +163,13 @@ class Machine(pulumi.ComponentResource):
     def labels(self, **more: pulumi.Input[str]) -> list[docker.ContainerLabelArgs]:
         """The labels of every container: whose it is, and which machine it was made for.
 
-        Two checkouts on one machine may both have a stack of this name; the data directory tells them apart.
+        Two checkouts on one machine may both have a stack of this name; the data directory tells them apart, and
+        where that is the same, the owner.
         """
         values: dict[str, pulumi.Input[str]] = {
             STACK_LABEL: self.stack,
             DATA_LABEL: self.data_dir,
+            OWNER_LABEL: self.owner,
             IDENTITY_LABEL: self.identity,
         }
         values |= {f"seatable-vllm.{key}": value for key, value in more.items()}

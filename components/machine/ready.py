@@ -1,8 +1,11 @@
 """Parts of the programs that look whether a machine can take the stack."""
 
+import json
 import shlex
 
 from catalog.haproxy import CONFIGURATION
+from checks.bundle import MIN_PYTHON_TEXT, VERSION_CHECK, folder_program
+from components.machine.cleared import FolderOrder
 from components.machine.machine import STACK_LABEL
 
 MIN_FREE_MIB = 2048
@@ -11,6 +14,13 @@ MIN_FREE_MIB = 2048
 FAIL = """\
 fail() { echo "phase: machine ready" >&2; echo "cause: $1" >&2; echo "change: $2" >&2; exit 1; }
 """
+
+PYTHON_CHECK = f"""\
+command -v python3 >/dev/null ||
+  fail "python3 is not on the machine" "install it there, {MIN_PYTHON_TEXT} or newer (apt-get install python3)"
+python3 -c {shlex.quote(VERSION_CHECK)}
+"""
+"""Lines of bash that fail where the machine's Python cannot run what is sent to it; to be run before all else."""
 
 
 def room(place: str, mib: str) -> str:
@@ -48,3 +58,12 @@ done
 def whose(stack: str, data: str) -> str:
     """The variables that the parts use."""
     return f"data={shlex.quote(data)} stack={shlex.quote(stack)}\n"
+
+
+def taken(folder: FolderOrder, *, adopt: bool) -> str:
+    """Lines of bash that take the data directory for the stack, or fail before anything is written there.
+
+    adopt: whether its disk was given to the stack, with whatever is on it.
+    """
+    order = json.dumps({**folder, "do": "take", "adopt": adopt})
+    return f"python3 - <<'FOLDER'\n{folder_program(order)}FOLDER\n"

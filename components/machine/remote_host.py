@@ -10,9 +10,10 @@ import pulumi_docker as docker
 from pulumi.output import UNKNOWN
 
 from catalog.vllm import Device
+from components.machine.cleared import FolderOrder, cleared
 from components.machine.machine import (
     BASH,
-    DATA_LABEL,
+    PYTHON,
     STACK_LABEL,
     Machine,
     PublicAddress,
@@ -21,7 +22,7 @@ from components.machine.machine import (
     last_line,
 )
 from components.machine.reach import BOOT_SECONDS, GLANCE_SECONDS, identity_of, reach_program
-from components.machine.ready import FAIL, MIN_FREE_MIB, free_ports, room, whose
+from components.machine.ready import FAIL, MIN_FREE_MIB, PYTHON_CHECK, free_ports, room, taken, whose
 from components.machine.ssh import Ssh
 
 TYPE = "seatable-vllm:index:RemoteHost"
@@ -99,13 +100,17 @@ class RemoteHost(Machine):
             self.run(f"{name}-{step}", program, parent=self).resource
             for step, program in (made["prepare"] if made else {}).items()
         ]
+        self.owner = self._owner()
         check = self.run(
             f"{name}-ready",
-            {"program": ready_program(args), "triggers": made["triggers"] if made else []},
+            {
+                "program": self.owner.apply(lambda owner: ready_program(args, owner, adopt=made is not None)),
+                "triggers": made["triggers"] if made else [],
+            },
             parent=self,
             depends_on=prepared,
         )
-        self.ready = check.resource
+        self.ready = check.resource if made else self._cleared(f"{name}-cleared", check.resource)
         facts = check.last_line.apply(json.loads)
         self.device = facts.apply(lambda known: cast(Device, known["device"]))
         self._choose_gpus(args["gpus"])
@@ -116,6 +121,19 @@ class RemoteHost(Machine):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[self.ready]),
         )
         self.register_outputs({"identity": self.identity, "device": self.device})
+
+    def _cleared(self, name: str, checked: pulumi.Resource) -> pulumi.Resource:
+        """What clears a machine that stays when the stack ends."""
+        return cleared(
+            name,
+            {
+                "folder": self.owner.apply(lambda owner: folder_of(self.data_dir, self.stack, owner)),
+                "interpreter": self._ssh.apply(lambda way: way.command(PYTHON)),
+                "environment": None,
+            },
+            parent=self,
+            depends_on=[checked],
+        )
 
     def _identity(self) -> pulumi.Output[str]:
         """Which machine it is, asked anew by every run: resources would never notice that it is another one."""
@@ -201,14 +219,22 @@ def whole(program: str) -> str:
     return f"{{\n{program}\nexit\n}}\n"
 
 
-def ready_program(args: SharedArgs) -> str:
-    """A bash program that prepares and checks the machine and prints what it is, as JSON, in its last line."""
+def folder_of(data_dir: str, stack: str, owner: str | None) -> FolderOrder:
+    """The data directory of a stack on a machine that may have others. owner: see Machine."""
+    return {"data": data_dir, "stack": stack, "owner": owner, "ours": False}
+
+
+def ready_program(args: SharedArgs, owner: str, *, adopt: bool) -> str:
+    """A bash program that prepares and checks the machine and prints what it is, as JSON, in its last line.
+
+    owner: see Machine. adopt: whether the data directory is a disk that was given to the stack.
+    """
+    folder = folder_of(args["data_dir"], args["stack"], owner)
     choice = args["gpus"] if isinstance(args["gpus"], str) else "some"
     return f"""\
 set -euo pipefail
-{FAIL}{whose(args["stack"], args["data_dir"])}
-command -v python3 >/dev/null || fail "python3 is not on the machine" "install it (apt-get install python3)"
-{_DOCKER}{_DATA_DIR}{_gpus(choice)}
+{FAIL}{PYTHON_CHECK}{whose(args["stack"], args["data_dir"])}
+{_DOCKER}{taken(folder, adopt=adopt)}{_gpus(choice)}
 image_mib={IMAGE_MIB["cpu"]}
 [ $device = cpu ] || image_mib={IMAGE_MIB["gpu"]}
 [ -z "$(docker ps -aq --filter "label={STACK_LABEL}=$stack")" ] || image_mib={MIN_FREE_MIB}
@@ -235,23 +261,6 @@ root=${told##* }
 [[ $told != *name=rootless* ]] ||
   fail "Docker runs rootless on the machine, where a container cannot have the machine's own network" \\
     "use the machine's system-wide Docker"
-"""
-
-_DATA_DIR = f"""\
-if ! mkdir -p "$data" 2>/dev/null; then
-  sudo -n mkdir -p "$data" 2>/dev/null && sudo -n chown "$(id -u):$(id -g)" "$data" 2>/dev/null ||
-    fail "seatable-vllm:machine.data_dir $data cannot be made by $(id -un), who has no sudo without a password" \\
-      "make it there and give it to $(id -un), or name a folder that $(id -un) may write"
-fi
-if [ ! -w "$data" ] && [ -z "$(ls -A "$data" 2>&1 | grep -vx lost+found)" ]; then  # a new disk, mounted there
-  sudo -n chown "$(id -u):$(id -g)" "$data" 2>/dev/null || true
-fi
-[ -w "$data" ] || fail "seatable-vllm:machine.data_dir $data is not $(id -un)'s to write" \\
-  "give it to $(id -un), or name another folder"
-others=$(docker ps -a --filter "label={DATA_LABEL}=$data" --format '{{{{.Label "{STACK_LABEL}"}}}}' |
-  grep -vxF "$stack" | head -n 1 || true)
-[ -z "$others" ] || fail "seatable-vllm:machine.data_dir $data is that of the stack $others on this machine" \\
-  "give this stack a folder of its own"
 """
 
 

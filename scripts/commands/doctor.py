@@ -7,6 +7,7 @@ does. It changes nothing. Status 0 when all is well.
 import argparse
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from checks.bundle import facts_program
+from checks.bundle import MIN_PYTHON_TEXT, facts_program
 from checks.diagnosis import (
     LOOPBACK,
     Expected,
@@ -41,7 +42,7 @@ from settings import Settings, SettingsError
 ROLES = ("engine", "edge")
 MACHINE_SECONDS = 300
 NEEDS_A_WAY = "mend the way to the machine (seatable-vllm:machine), or ask from where a client is"
-NEEDS = "see that python3 (3.8 or newer) runs there"
+NEEDS = f"see that python3 ({MIN_PYTHON_TEXT} or newer) runs there"
 
 
 def main(arguments: list[str]) -> int:
@@ -144,7 +145,8 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
         facts = json.loads(done.stdout.strip().rpartition("\n")[2])
     except ValueError:
         told = done.stderr or done.stdout
-        problem = explained(told, "the machine does not run our program", NEEDS)
+        own = re.search(r"^cause: (.+)\nchange: (.+)$", told, re.MULTILINE)
+        problem = Problem(*own.groups()) if own else explained(told, "the machine does not run our program", NEEDS)
         yield Finding("machine", "is not reached", problem)
         return
     yield from findings(expected, facts)

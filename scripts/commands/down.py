@@ -3,28 +3,28 @@
 import argparse
 import contextlib
 import os
-import shutil
-import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import docker
 
+from components.machine.cleared import FolderOrder
 from components.machine.local_docker import local_docker_host
-from components.renewal import forget_timer
 from scripts.commands.aws import AwsStack, region_of, what_stays
 from scripts.commands.deployed import engine_of
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine
 from scripts.commands.errors import CommandError, failure
-from scripts.commands.places import DOCKER_SECONDS, FOLDERS, Host, MachineAway, host_of, purge_program
+from scripts.commands.places import DOCKER_SECONDS, Host, MachineAway, clear_here, host_of
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, stack_settings
 from scripts.commands.terminal import Terminal
-from settings import AwsMachine
+from settings import AwsMachine, Settings
 
-HOLDS_KEYS = ("vllm", "edge")
-"""Folders of the data directory that are of no use without the stack."""
+STATE_FILES = ("rehearsal.json", "rehearsal.part", "rehearsal.lock", "known_hosts", "known_hosts.pinned",
+               "known_hosts.old")  # fmt: skip
+"""What a stack keeps on this computer, below .state/STACK, beside its data."""
 
 GONE_SECONDS = 30
 """How long a machine may stay silent before it is taken for gone."""
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
         return _down_at_aws(options.stack, settings.machine, options.purge, terminal)
     host = host_of(options.stack, settings)
     if host is None:
-        return _down_here(options.stack, data_dir(options.stack, settings), options.purge, terminal)
+        return _down_here(options.stack, settings, options.purge, terminal)
     try:
         if options.machine_gone:
             raise MachineAway("as you say, it is gone")
@@ -56,23 +56,16 @@ def main(arguments: list[str]) -> int:
     return _down_there(options.stack, host, options.purge, terminal)
 
 
-def _down_here(stack: str, data: Path, purge: bool, terminal: Terminal) -> int:
+def _down_here(stack: str, settings: Settings, purge: bool, terminal: Terminal) -> int:
     ensure_docker(terminal)
     client = docker.DockerClient(base_url=local_docker_host(), timeout=DOCKER_SECONDS)
-    removed, engine = _remove(stack, DockerState(client, stack, str(data)), terminal)
-    subprocess.run(["bash", "-s"], input=forget_timer(certificate_timer(stack)), text=True, check=False)
-    for folder in HOLDS_KEYS:
-        shutil.rmtree(data / folder, ignore_errors=True)
+    data, by_place = data_dir(stack, settings), settings.machine.data_dir is None
+    removed, engine, owner = _remove(stack, DockerState(client, stack, str(data), by_place=by_place), terminal)
+    order: FolderOrder = {"data": str(data), "stack": stack, "owner": owner, "ours": by_place}
+    clear_here(order, terminal.line, purge=purge)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if purge:
-        _require_writable(data)
-        for folder in FOLDERS:
-            shutil.rmtree(data / folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not empty, or not there
-            data.rmdir()
         _forget_state(stack, engine)
-        kept = " (not what else lies in that folder)" if data.exists() else ""
-        terminal.line(f"{data} removed{kept}")
     elif data.exists():
         terminal.line(f"kept: {data} (weights, caches, certificates); scripts/down {stack} --purge removes it")
     return 0
@@ -130,13 +123,11 @@ def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:
                 f"Docker on {host.name} does not answer",
                 f"start it there, or, if the machine is of no use any more: scripts/down {stack} --machine-gone",
             )
-        removed, engine = _remove(stack, here, terminal)
-    timer = forget_timer(certificate_timer(stack))
-    host.run(timer + purge_program(host.data, FOLDERS if purge else HOLDS_KEYS), terminal.line)
+        removed, engine, owner = _remove(stack, here, terminal)
+    host.clear(owner, terminal.line, purge=purge)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if purge:
         _forget_state(stack, engine)
-        terminal.line(f"{host.data} removed on {host.name}")
     else:
         terminal.line(
             f"kept on {host.name}: {host.data} (weights, caches, certificates); "
@@ -159,19 +150,16 @@ def _forget(stack: str, host: Host, why: str, purge: bool, terminal: Terminal) -
     return 0
 
 
-def _remove(stack: str, here: DockerState, terminal: Terminal) -> tuple[int, Engine | None]:
-    """Removes what the state knows, then what it does not; how much that was, and who had the state."""
+def _remove(stack: str, here: DockerState, terminal: Terminal) -> tuple[int, Engine | None, str | None]:
+    """Removes what the state knows, then what it does not; how much that was, who had the state, and its owner."""
     engine = engine_of(stack, here)
+    owner = engine.known().owner if engine else None
+    here = replace(here, owner=owner)
     removed = 0
     if engine is not None:
         with terminal.step(f"removing {stack} ({engine.name})") as step:
             removed = engine.down(step.say)
-    return removed + here.remove_unknown(set(), terminal.line), engine
-
-
-def certificate_timer(stack: str) -> str:
-    """Name of the timer that renews the stack's certificate, where it has one."""
-    return f"seatable-vllm-{stack}-certificate"
+    return removed + here.remove_unknown(set(), terminal.line), engine, owner
 
 
 def _forget_state(stack: str, engine: Engine | None) -> None:
@@ -179,7 +167,10 @@ def _forget_state(stack: str, engine: Engine | None) -> None:
         engine.forget()
     folder = PROJECT / ".state" / stack
     _require_writable(folder)
-    shutil.rmtree(folder, ignore_errors=True)
+    for name in STATE_FILES:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not there, or with something in it that no command has put there
+        folder.rmdir()
 
 
 def _require_writable(folder: Path) -> None:

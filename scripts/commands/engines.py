@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from components.machine.machine import DATA_LABEL
+from components.machine.machine import DATA_LABEL, MACHINE_OWNER
 from rehearsal import run as rehearsal
 from rehearsal.errors import RehearsalError
 from scripts.commands.errors import CommandError
@@ -30,18 +30,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Known:
-    """What a stack's state holds of Docker: ids of its resources, and the data folders on their labels."""
+    """What a stack's state holds of Docker: ids of its resources, and the data folders on their labels.
+
+    owner: what tells the stack from another one of its name (components.machine.Machine); None: no state has it.
+    """
 
     ids: frozenset[str] = frozenset()
     data_dirs: frozenset[str] = frozenset()
+    owner: str | None = None
 
     @classmethod
-    def from_inputs(cls, made: Iterable[tuple[str, Mapping[str, Any]]]) -> "Known":
+    def from_inputs(cls, made: Iterable[tuple[str, Mapping[str, Any]]], owner: str | None) -> "Known":
         """From the id and the inputs of each of Docker's resources."""
         items = list(made)
         labels = [label for _, inputs in items for label in inputs.get("labels", [])]
         folders = (label["value"] for label in labels if label["label"] == DATA_LABEL)
-        return cls(frozenset(identity for identity, _ in items), frozenset(folders))
+        return cls(frozenset(identity for identity, _ in items), frozenset(folders), owner)
 
 
 class Engine(Protocol):
@@ -92,7 +96,8 @@ class RehearsalEngine:
 
     def known(self) -> Known:
         """See Engine."""
-        return Known.from_inputs((item.id, item.inputs) for item in rehearsal.docker_resources(self._stack))
+        made = ((item.id, item.inputs) for item in rehearsal.docker_resources(self._stack))
+        return Known.from_inputs(made, rehearsal.generated(self._stack, MACHINE_OWNER))
 
     def generated(self, name: str) -> str | None:
         """See Engine."""

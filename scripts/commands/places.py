@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import docker
@@ -13,10 +14,11 @@ import requests
 from checks import gate
 from checks.bundle import gate_program
 from components.machine.aws.access import require_key, ssh_of_instance
+from components.machine.cleared import FolderOrder, clear_program
 from components.machine.local_docker import local_docker_host
-from components.machine.machine import BASH, PYTHON
+from components.machine.machine import BASH, PYTHON, Interpreter
 from components.machine.reach import AWAY, BOOT_SECONDS, reach_program
-from components.machine.remote_host import whole
+from components.machine.remote_host import folder_of, whole
 from components.machine.ssh import Ssh, prepare, refuse_docker_variables, ssh_of
 from rehearsal.forward import forwarded, provider_command
 from scripts.commands.deployed import place_of
@@ -32,9 +34,6 @@ DOCKER_SECONDS = 120
 
 MADE_SECONDS = 20
 """Patience for a machine that the program makes, before the program is run."""
-
-FOLDERS = ("models", "cache", "vllm", "edge", "certificates")
-"""All that a stack puts into its data directory. What else lies there is not its own, and no purge takes it."""
 
 
 class MachineAway(CommandError):  # noqa: N818 - reads as what happened
@@ -98,7 +97,14 @@ class Host:
 
     def run(self, program: str, say: Say) -> None:
         """Runs a bash program there; CommandError with what it printed when it fails."""
-        status, lines = _run(["sh", "-c", self._ssh.command(BASH)], whole(program), say)
+        self._run(BASH, whole(program), say)
+
+    def clear(self, owner: str | None, say: Say, *, purge: bool) -> None:
+        """Runs there what `clear_program` makes. owner: the stack's, None where no state has it."""
+        self._run(PYTHON, clear_program(folder_of(self.data, self._stack, owner), purge=purge), say)
+
+    def _run(self, interpreter: Interpreter, program: str, say: Say) -> None:
+        status, lines = _run(["sh", "-c", self._ssh.command(interpreter)], program, say)
         if status != 0:
             raise CommandError("\n".join(lines))
 
@@ -116,10 +122,7 @@ class Host:
 
     def prove(self, order: gate.Order, say: Say) -> None:
         """Runs the last gate there; CommandError with its own words when the endpoint does not work."""
-        program = gate_program(json.dumps(dataclasses.asdict(order)))
-        status, lines = _run(["sh", "-c", self._ssh.command(PYTHON)], program, say)
-        if status != 0:
-            raise CommandError("\n".join(lines))
+        self._run(PYTHON, gate_program(json.dumps(dataclasses.asdict(order))), say)
 
     def _is_ours(self, line: str) -> bool:
         # A hashed name can be anybody's, and only a file that others had their hands in has one.
@@ -165,7 +168,8 @@ def reached(
     if host is None:
         ensure_docker(terminal)
         client = docker.DockerClient(base_url=local_docker_host(), timeout=DOCKER_SECONDS)
-        yield DockerState(client, stack, str(data_dir(stack, settings)))
+        by_place = settings.machine.data_dir is None
+        yield DockerState(client, stack, str(data_dir(stack, settings)), by_place=by_place)
         return
     with terminal.step(f"reaching {host.name}") as step:
         try:
@@ -183,31 +187,11 @@ def reached(
         yield state
 
 
-def purge_program(data: str, folders: Sequence[str]) -> str:
-    """A bash program that removes folders of a data directory, and the directory where nothing else is in it.
-
-    The engine writes its cache as root, so Docker or sudo helps where the user alone may not.
-    """
-    names = " ".join(f'"$data"/{folder}' for folder in folders)
-    inside = " ".join(f"/data/{folder}" for folder in folders)
-    return f"""\
-set -uo pipefail
-data={_quoted(data)}
-[ -d "$data" ] || exit 0
-end() {{ rmdir "$data" 2>/dev/null || sudo -n rmdir "$data" 2>/dev/null || true; exit 0; }}
-rm -rf {names} 2>/dev/null && end
-sudo -n rm -rf {names} 2>/dev/null && end
-image=$(docker images --quiet | head -n 1)
-[ -z "$image" ] || docker run --rm --user 0:0 --network none --volume "$data:/data" --entrypoint rm \\
-  "$image" -rf {inside}
-rm -rf {names} && end
-echo "cause: not all of $data could be removed" >&2
-exit 1
-"""
-
-
-def _quoted(path: str) -> str:
-    return "'" + path.replace("'", "'\\''") + "'"
+def clear_here(order: FolderOrder, say: Say, *, purge: bool) -> None:
+    """Runs on this computer what `clear_program` makes; CommandError with its own words when it fails."""
+    status, lines = _run([sys.executable, "-"], clear_program(order, purge=purge), say)
+    if status != 0:
+        raise CommandError("\n".join(lines))
 
 
 def _run(command: list[str], program: str, say: Say) -> tuple[int, list[str]]:

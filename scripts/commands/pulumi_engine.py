@@ -17,6 +17,7 @@ from typing import Any, cast
 from pulumi import automation
 
 from components.machine.aws.access import GPU_VM, Place
+from components.machine.machine import MACHINE_OWNER
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
@@ -27,6 +28,7 @@ from settings import NAMESPACE
 
 LOCK_PATIENCE_SECONDS = 1800
 
+UUID = "random:index/randomUuid:RandomUuid"
 INSTANCE = "aws:ec2/instance:Instance"
 ATTACHMENT = "aws:ec2/volumeAttachment:VolumeAttachment"
 """What ends with an instance. The provider would stop that first, which AWS refuses of one that is terminated."""
@@ -131,7 +133,7 @@ class PulumiEngine:
         return time.monotonic() - begin
 
     def abandon(self) -> int:
-        """See Engine. Only Docker's resources are anywhere but in the state, and those went with the machine."""
+        """See Engine. What is anywhere but in the state is on the machine, and went with it."""
         stack = self._stack(create=False)
         if stack is None:
             return 0
@@ -226,11 +228,18 @@ class PulumiEngine:
             return None
         except automation.CommandError as error:
             raise CommandError(f"Pulumi cannot open the stack {self._name}: {error}") from None
-        return Known.from_inputs(
+        resources = deployment.get("resources", [])
+        owners = [
+            str(item["outputs"]["result"])
+            for item in resources
+            if item["type"] == UUID and str(item["urn"]).endswith(f"::{MACHINE_OWNER}")
+        ]
+        made = (
             (str(item["id"]), item.get("inputs", {}))
-            for item in deployment.get("resources", [])
+            for item in resources
             if str(item["type"]).startswith("docker:index/") and item.get("id")
         )
+        return Known.from_inputs(made, owners[0] if owners else None)
 
     def _wait_for_lock(self, say: Say) -> None:
         """Waits for another run that lives; breaks the lock of one that is gone for certain (file backend only).

@@ -155,7 +155,7 @@ def take_over_what_is_there(here: DockerState, before: Engine | None, terminal: 
     before: who has deployed this checkout's stack so far.
     """
     known = before.known() if before else Known()
-    here.refuse_foreign(known.data_dirs)
+    here.refuse_foreign(known.data_dirs, known.owner)
     moved = known.data_dirs - {here.data}
     if before and moved:
         known = before.known()  # another run may have ended since the state was read

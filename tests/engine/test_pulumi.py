@@ -134,5 +134,7 @@ def test_down_leaves_nothing_of_the_stack(pulumi_stack: PulumiStack) -> None:
     label = {"label": f"{STACK_LABEL}={pulumi_stack.stack}"}
     assert docker_client().containers.list(all=True, filters=label, ignore_removed=True) == []
     assert docker_client().networks.list(filters=label) == []
+    assert not (pulumi_stack.data_dir / "vllm").exists()
+    assert not (pulumi_stack.data_dir / "edge").exists()
     with pytest.raises(docker.errors.NotFound):
         docker_client().containers.get(pulumi_stack.engine)

@@ -231,7 +231,8 @@ def test_a_machine_that_is_gone_does_not_hold_up_down_and_one_that_was_only_off_
     assert not (on_host.state_dir / "rehearsal.json").exists()
     on_host.machine.start()
     on_host.machine.booted()
+    on_host.machine.run("cd /srv/seatable-vllm && mkdir -p models/OTHER && touch models/OTHER/weights")
     done = on_host.checkout.run("down", on_host.stack, "--purge")
     assert done.returncode == 0, done.stderr
     assert on_host.machine.run("docker ps --all --quiet; docker network ls --quiet --filter name=seatable") == ""
-    assert on_host.machine.run("ls -A /srv/seatable-vllm") == ""
+    assert on_host.machine.run("cd /srv/seatable-vllm && find . -type f").split() == ["./models/OTHER/weights"]

@@ -328,6 +328,15 @@ ROWS: dict[str, Row] = {
         rf"machine\.data_dir /opt/theirs is not {USER}'s to write",
         r"name another folder",
     ),
+    "a-data-folder-with-something-else-in-it": Row(
+        there(
+            f"mkdir /opt/full && touch /opt/full/thesis && chown -R {USER} /opt/full",
+            "rm -r /opt/full",
+            data_dir="/opt/full",
+        ),
+        r"machine\.data_dir /opt/full holds what this stack did not make, such as thesis",
+        r"\.seatable-vllm\.adopt",
+    ),
     "a-data-folder-of-another-stack": Row(
         there(
             "tar -c -T /dev/null | docker import - nothing >/dev/null && docker create --name another-engine "

@@ -254,10 +254,14 @@ def test_nothing_runs_in_a_circle(up: Recorded) -> None:
 
 def test_every_program_comes_on_standard_input_of_a_fixed_interpreter(up: Recorded) -> None:
     for command in up.of_type(COMMAND):
-        assert command.inputs["create"] in ("bash -s", "python3 -")
+        # What runs at the end alone does nothing else.
+        interpreter = command.inputs.get("delete", command.inputs["create"])
+        assert interpreter in ("bash -s", "python3 -")
+        assert command.inputs["create"] == ("true" if "delete" in command.inputs else interpreter)
         assert command.inputs["stdin"]
         assert set(command.wire) <= {
             "create",
+            "delete",
             "stdin",
             "triggers",
             "environment",

@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -28,7 +28,7 @@ from catalog.haproxy import CLIENT_KEYS, CONFIGURATION, EdgeClient, EdgeFiles, e
 from checks import watchdog
 from components.edge import release_program, reload_program
 from components.image import image_program
-from components.machine.local import LocalMachineArgs, ready_program
+from components.machine.local import LocalMachineArgs, folder_of, ready_program
 from components.machine.machine import write_file_program
 from components.parser_proof import parser_program
 from components.weights import lost_program, weights_program
@@ -38,9 +38,9 @@ from settings import Model
 if TYPE_CHECKING:
     from tests.conftest import Asked, FakeCommand, FakeEndpoint, RecordProgram, Reply
 
-COMMANDS = ("machine-ready", "inference-image-present", "inference-weights-present", "inference-config",
-            "inference-watchdog", "inference-parser-fits", "edge-image-present", "edge-release", "edge-reload",
-            "readiness-gate")  # fmt: skip
+COMMANDS = ("machine-ready", "machine-cleared", "inference-image-present", "inference-weights-present",
+            "inference-config", "inference-watchdog", "inference-parser-fits", "edge-image-present",
+            "edge-release", "edge-reload", "readiness-gate")  # fmt: skip
 
 WEIRD_NAMES = ("plain", "it's", 'a "quoted" name', "two  spaces", "$HOME", "$(touch pwned)", "`touch pwned`", "*",
                "-n", "ünï ☃", "line\nbreak", "a;touch pwned", "back\\slash", "{x}", "%s", "XXXXXX")  # fmt: skip
@@ -84,7 +84,7 @@ ALL_PROGRAMS = {"seatable-vllm:model": json.dumps({"tool_parser": "hermes"})}
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_program_is_whole_and_without_a_slip_of_the_pen(name: str, record_program: RecordProgram) -> None:
     inputs = record_program(config=ALL_PROGRAMS).one(name).inputs
-    if inputs["create"] == "python3 -":
+    if "python3 -" in (inputs["create"], inputs.get("delete")):
         compile(inputs["stdin"], name, "exec")
         return
     assert inputs["create"] == "bash -s"
@@ -128,13 +128,14 @@ def test_a_weird_data_directory_breaks_no_program(name: str) -> None:
         "stack": "local",
         "docker_host": "unix:///var/run/docker.sock",
         "data_dir": folder,
+        "data_dir_is_ours": False,
         "gpus": "auto",
         "edge_port": 8080,
         "engine_port": 18000,
         "loopback_port": None,
     }
     for program in (
-        ready_program(args),
+        ready_program(args, folder_of(args, "owner")),
         weights_program(folder, "owner/model", None, "image:1", None),
         release_program(folder, EdgeFiles("0" * 12, {}), "image:1"),
         parser_program("image:1", f"{folder}/models", Model()),
@@ -550,16 +551,18 @@ def free_port() -> int:
 
 def machine(data_dir: Path, **changes: object) -> str:
     """The program that looks at this computer."""
-    args = {
+    args: dict[str, Any] = {
         "stack": "local",
         "docker_host": "unix:///var/run/docker.sock",
         "data_dir": str(data_dir),
+        "data_dir_is_ours": False,
         "gpus": "auto",
         "edge_port": free_port(),
         "engine_port": free_port(),
         "loopback_port": None,
     }
-    return ready_program({**args, **changes})  # type: ignore[typeddict-item]
+    asked = LocalMachineArgs(**{**args, **changes})  # type: ignore[typeddict-item]
+    return ready_program(asked, folder_of(asked, "owner"))
 
 
 DOCKER_ID = "7TRN:IPZB:QYBB:VPBQ:UMPP:KARE:6ZNR:XE6T:7EWV:PKF4:ZOJD:TPYS"
@@ -676,6 +679,7 @@ def test_a_machine_without_the_docker_command_is_told_to_get_it(tmp_path: Path) 
     programs.mkdir()
     for name in ("bash", "mkdir", "df", "awk"):
         (programs / name).symlink_to(shutil.which(name) or name)
+    (programs / "python3").symlink_to(sys.executable)
     assert "install Docker" in machine_failure(machine(tmp_path / "data"), {"PATH": str(programs)})
 
 
@@ -725,15 +729,16 @@ def test_a_port_that_the_stacks_own_container_has_is_no_failure(tmp_path: Path, 
         port = taken.getsockname()[1]
         done = run_bash(machine(tmp_path / "data", edge_port=port), fake_command.environment)
     assert done.returncode == 0, done.stderr
-    (listed,) = [call for call in fake_command.calls if call[1] == "ps"]
+    (listed,) = [call for call in fake_command.calls if f"label=seatable-vllm.port={port}" in call]
     assert "label=seatable-vllm.stack=local" in listed
-    assert f"label=seatable-vllm.port={port}" in listed
 
 
 def edge_with_loopback_port(data: Path, port: int) -> None:
     """Lays down the configuration in force of an edge that has this port beside its own."""
     live = data / "edge" / "live"
     live.mkdir(parents=True)
+    marker = {"project": "seatable-vllm", "stack": "local", "owner": None}
+    (data / ".seatable-vllm.json").write_text(json.dumps(marker))
     files = edge_files(
         clients={}, client_keys={}, engine_key="k", bind=[], engine="127.0.0.1:1", loopback_port=port
     )
@@ -765,6 +770,20 @@ def test_another_loopback_port_than_that_of_the_edge_that_runs_is_not_the_stacks
 
 
 # Weights
+
+
+def test_what_is_fetched_is_noted_as_the_stacks_own_and_what_was_there_is_not(
+    tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    docker_that_fetches(fake_command)
+    done = weights(tmp_path / "fetched", fake_command)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "fetched/models/.made").read_text() == f"{MODEL}\n"
+    there = tmp_path / "there" / "models" / MODEL
+    there.mkdir(parents=True)
+    (there / "config.json").write_text("{}")
+    assert weights(tmp_path / "there", fake_command).returncode == 0
+    assert not (tmp_path / "there/models/.made").exists()
 
 
 MODEL = "owner/model"

@@ -706,6 +706,44 @@ def test_down_removes_everything_and_the_keys_with_it(tiny: Tiny) -> None:
     assert run.outputs("tiny", tiny.folder) is None
 
 
+AT_THE_END = """
+text = pulumi.Config("seatable-vllm").get("text")
+command.local.Command("end", create="true", delete="bash -s", stdin=f"echo end of {text} >> FOLDER/ended"TRIGGERS)
+"""
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_program_for_the_end_runs_at_the_end_alone_with_the_inputs_of_the_last_run(
+    replaced: bool, tiny: Tiny
+) -> None:
+    """With triggers, which the stack's own has none of, another value ends the old one, as with the provider."""
+    tiny.program(
+        PROGRAM.replace("# more", AT_THE_END.replace("TRIGGERS", ", triggers=[text]" if replaced else ""))
+    )
+    ended = tiny.folder / "ended"
+    tiny.up()
+    tiny.text("second")
+    tiny.up()
+    tiny.up()
+    assert (ended.read_text() if ended.exists() else "") == ("end of first\n" if replaced else "")
+    run.down("tiny", quiet, tiny.folder)
+    assert ended.read_text().splitlines()[-1] == "end of second"
+    run.down("tiny", quiet, tiny.folder)
+    assert len(ended.read_text().splitlines()) == 1 + replaced
+
+
+def test_containers_end_before_what_clears_their_machine_though_that_came_later(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.json")
+    for kind, name in (
+        ("pulumi:providers:docker", "provider"),
+        ("docker:index/network:Network", "network"),
+        ("docker:index/container:Container", "engine"),
+        ("command:local:Command", "cleared"),
+    ):
+        state.made[name] = Made(kind, name, {}, name, {})
+    assert run.end_order(state) == ["engine", "network", "cleared"]
+
+
 def test_down_without_an_up_is_no_error(tiny: Tiny) -> None:
     assert run.down("tiny", quiet, tiny.folder).deleted == []
 

@@ -278,6 +278,9 @@ def test_a_part_of_a_program_is_never_run(cut: int, tmp_path: Path) -> None:
 RUNC, NVIDIA = '{"runc":{}}', '{"nvidia":{},"runc":{}}'
 
 
+OWNER = "3f0c1a52-0000-4000-8000-000000000000"
+
+
 def ready(data: Path, **changes: object) -> str:
     args: dict[str, Any] = {
         "stack": "gpu1",
@@ -289,7 +292,7 @@ def ready(data: Path, **changes: object) -> str:
         "engine_port": 2,
         "loopback_port": None,
     }
-    return ready_program(SharedArgs(**{**args, **changes}))  # type: ignore[typeddict-item]
+    return ready_program(SharedArgs(**{**args, **changes}), OWNER, adopt=False)  # type: ignore[typeddict-item]
 
 
 def docker(fake: FakeCommand, runtimes: str = RUNC, security: str = '["name=seccomp"]', others: str = "") -> None:
@@ -299,7 +302,7 @@ def docker(fake: FakeCommand, runtimes: str = RUNC, security: str = '["name=secc
         "docker",
         f"""case "$1 $*" in
   "info "*) echo '{runtimes} {security} /var/lib/docker';;
-  "ps "*format*) printf '%s' '{others}';;
+  "ps "*format*) printf '%b' '{others}';;
 esac""",
     )
 
@@ -352,7 +355,7 @@ def test_a_rootless_docker_is_refused(tmp_path: Path, fake_command: FakeCommand)
 
 
 def test_the_folder_of_another_stack_is_not_shared(tmp_path: Path, fake_command: FakeCommand) -> None:
-    docker(fake_command, others="another")
+    docker(fake_command, others="another\\t")
     told = bash(ready(tmp_path / "data"), fake_command.environment).stderr
     assert "the stack another" in told
     assert "machine.data_dir" in told
@@ -362,10 +365,11 @@ def test_a_folder_that_only_root_can_make_is_made_with_sudo_and_given_to_the_use
     tmp_path: Path, fake_command: FakeCommand
 ) -> None:
     docker(fake_command)
-    folder = shlex.quote(str(tmp_path / "data"))
-    fake_command.add("mkdir", "exit 1")
-    fake_command.add("sudo", f'[ "$2" = mkdir ] && /bin/mkdir -p {folder}; true')
-    done = bash(ready(tmp_path / "data"), fake_command.environment)
+    parent = tmp_path / "parent"
+    parent.write_text("what no mkdir of the user can do anything about")
+    place = shlex.quote(str(parent))
+    fake_command.add("sudo", f'[ "$2" != mkdir ] || {{ rm {place}; /bin/mkdir -p {place}/data; }}')
+    done = bash(ready(parent / "data"), fake_command.environment)
     assert done.returncode == 0, done.stderr
     asked = [call[2:3] for call in fake_command.calls if call[0] == "sudo"]
     assert asked == [["mkdir"], ["chown"]]
@@ -413,9 +417,9 @@ def host(
 def test_every_program_goes_to_the_machine_on_standard_input_of_one_ssh(record_program: RecordProgram) -> None:
     recorded = host(record_program)
     commands = recorded.of_type("command:local:Command")
-    assert len(commands) == 12
+    assert len(commands) == 13
     for command in commands:
-        words = shlex.split(command.inputs["create"])
+        words = shlex.split(command.inputs.get("delete", command.inputs["create"]))
         assert words[0] == "ssh"
         assert words[-1] in ("bash -s", "python3 -")
         assert not any(key in command.inputs["create"] for key in recorded.keys.values())
@@ -424,7 +428,8 @@ def test_every_program_goes_to_the_machine_on_standard_input_of_one_ssh(record_p
 
 def test_every_program_runs_again_on_another_machine(record_program: RecordProgram) -> None:
     for command in host(record_program).of_type("command:local:Command"):
-        assert command.inputs["triggers"][0] == IDENTITY["identity"]
+        if command.name != "machine-cleared":  # replacing it would clear the machine that has just been set up
+            assert command.inputs["triggers"][0] == IDENTITY["identity"]
 
 
 def test_docker_takes_the_same_way_as_the_programs(record_program: RecordProgram) -> None:
