@@ -315,7 +315,8 @@ def _origins(clients: Mapping[str, EdgeClient]) -> list[str]:
         "    acl asks_first req.hdr(access-control-request-method) -m found",
         f"    acl at_a_door path -m str {paths}",
         f"    http-request return status 204 hdr {header}-methods 'GET, POST'"
-        f" hdr {header}-headers 'authorization, *' hdr access-control-max-age 600 if METH_OPTIONS asks_first at_a_door {{ var(txn.origin) -m found }}",
+        f" hdr {header}-headers 'authorization, *' hdr access-control-max-age 600"
+        " if METH_OPTIONS asks_first at_a_door { var(txn.origin) -m found }",
         f"    http-after-response set-header {header}-origin %[var(txn.origin)] if {{ var(txn.origin) -m found }}",
         "    http-after-response add-header vary origin if { var(txn.origin) -m found }",
     ]
