@@ -103,7 +103,11 @@ _ERRORS: Mapping[int, str] = {
     501: "the edge does not support this request",
     504: "the engine was silent for longer than seatable-vllm:edge.answer_seconds; raise it, or ask for less",
 }
-"""What HAProxy may answer by itself, and what the client can do about it. 502 and 503 are beside the engine."""
+"""What HAProxy may answer by itself, and what the client can do about it; 502 and 503 say _ENGINE_AWAY.
+
+Bytes that are not HTTP (400, 413, 422, 431) are answered by its parser, which has a page of its own in 2.6 and 3.2
+that no setting changes; no HTTP client sends such.
+"""
 
 
 def _body(status: int, message: str) -> str:
