@@ -54,6 +54,7 @@ edge = Edge(
         "certificates": certificates,
         "port": settings.ports.edge,
         "loopback_port": settings.ports.loopback,
+        "answer_seconds": settings.edge.answer_seconds,
     },
 )
 

@@ -51,6 +51,8 @@ class EdgeArgs(TypedDict):
     """TCP port it listens on."""
     loopback_port: int | None
     """TCP port on the machine's loopback address where no key is asked for, or None."""
+    answer_seconds: int
+    """Seconds that the engine may be silent before the edge answers in its place."""
 
 
 class Edge(pulumi.ComponentResource):
@@ -118,7 +120,10 @@ class Edge(pulumi.ComponentResource):
 
     def _files(self) -> pulumi.Output[haproxy.EdgeFiles]:
         args, port = self._args, self._args["port"]
-        clients = {name: haproxy.EdgeClient(client.cidrs) for name, client in args["clients"].items()}
+        clients = {
+            name: haproxy.EdgeClient(client.cidrs, client.routes, client.origins)
+            for name, client in args["clients"].items()
+        }
         keys = dict(args["keys"].clients)
         if args["keys"].prober:
             clients[haproxy.PROBER] = haproxy.EdgeClient(haproxy.FROM_THE_MACHINE_ITSELF)
@@ -132,6 +137,7 @@ class Edge(pulumi.ComponentResource):
                 bind=haproxy.tls_binds(port) if args["certificates"] else plain,
                 engine=args["inference"].address,
                 loopback_port=args["loopback_port"],
+                answer_seconds=args["answer_seconds"],
             )
         )
 

@@ -22,6 +22,7 @@ from settings.words import (
     PulledReference,
     RulesError,
     Tree,
+    WebOrigin,
     written,
 )
 
@@ -31,6 +32,10 @@ class Client(Tree):
 
     kind: Literal["seatable", "openai", "picoclaw", "archi"]
     cidrs: Annotated[list[Network], Field(min_length=1)]
+    routes: list[Literal["responses", "embeddings"]] = Field(default_factory=list)
+    """Routes beside completions and models that are open to this client: POST /v1/responses, /v1/embeddings."""
+    origins: list[WebOrigin] = Field(default_factory=list)
+    """Web pages whose scripts may use the endpoint from this client's networks (CORS)."""
     fallbacks: list[GivenFallback] = Field(default_factory=list)
     """picoclaw: the models that it asks, in this order, when the endpoint refuses or does not answer."""
 
@@ -83,6 +88,13 @@ class Pulled(Tree):
     haproxy: PulledReference | None = None
 
 
+class Edge(Tree):
+    """How the edge treats requests."""
+
+    answer_seconds: Annotated[int, Field(ge=30, le=3600)] = 600
+    """How long the engine, or a client that is being answered, may be silent before the edge ends the request."""
+
+
 class Images(Tree):
     """Other container images than the pinned ones: a mirror, or a digest. They are never made here."""
 
@@ -111,6 +123,7 @@ class Settings(Tree):
     key_generations: dict[ClientName, KeyGenerations] = Field(default_factory=dict)
     """Which generations of a client's key are valid, oldest first; kept by scripts/rotate-key."""
     ports: Ports = Ports()
+    edge: Edge = Edge()
     images: Images = Images()
     domain: Annotated[Domain | None, BeforeValidator(written)] = None
     """The endpoint's public name; None: it is reached from the machine's loopback address alone."""

@@ -178,6 +178,14 @@ Resolver = Annotated[
         "[2620:fe::fe]:53",
     ),
 ]
+WebOrigin = Annotated[
+    str,
+    text_like(
+        rf"https?://{_NAME}(:[1-9][0-9]{{0,4}})?",
+        "is no origin of a web page; write scheme and host in small letters, with the port where it is not the "
+        "scheme's own, and nothing behind, such as https://app.example.com or http://localhost:3000",
+    ),
+]
 FilePath = Annotated[str, text_like(r"[^\x00\n]+", "is no path of a file; write one such as /etc/ssl/llm.pem")]
 PemOrPath = Annotated[
     str,

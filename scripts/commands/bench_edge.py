@@ -93,13 +93,13 @@ def fast_edge(image: str) -> Iterator[FastEdge]:
         for name, text in made.files.items():
             (live / name).write_text(text)
         direct, edge = (Place(LOOPBACK, each, key, "fast") for each in (upstream_port, port))
-        with _running(image, folder) as container:
+        with running_edge(image, folder) as container:
             _await_answer(edge, container)
             yield FastEdge(direct, edge, str(container.name))
 
 
 @contextlib.contextmanager
-def _running(image: str, folder: str) -> Iterator[Any]:
+def running_edge(image: str, folder: str) -> Iterator[Any]:
     """A container as components/edge.py makes it, without the restart policy: it is to die with this process."""
     container = docker_client().containers.create(
         image,

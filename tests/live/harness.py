@@ -482,10 +482,11 @@ def send(
 
 
 def exchange(port: int, data: bytes, *, source: str = LOOPBACK, seconds: float = 20) -> bytes:
-    """Sends bytes over one connection, says that no more will come, and returns what came back until the end.
+    """Sends bytes over one connection and returns what came back until the end.
 
-    The end is the other side's hanging up. One that has answered and keeps the connection open is waited for
-    `seconds`, so give it `Connection: close` where the request can carry it.
+    The end is the other side's hanging up, so give it `Connection: close` where the request can carry it. To one
+    that is silent for half of `seconds` it is said that no more will come: earlier the edge would take that for
+    leaving, and end a request that it is about to answer.
     """
     received = bytearray()
     with socket.create_connection(
@@ -494,10 +495,15 @@ def exchange(port: int, data: bytes, *, source: str = LOOPBACK, seconds: float =
         # A side that has seen enough may hang up before it has read everything.
         with contextlib.suppress(OSError):
             connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-        with contextlib.suppress(TimeoutError, ConnectionResetError):
-            while piece := connection.recv(65536):
-                received += piece
+        connection.settimeout(seconds / 2)
+        for ends in (True, False):
+            with contextlib.suppress(OSError):
+                while piece := connection.recv(65536):
+                    received += piece
+                break
+            if ends:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_WR)
     return bytes(received)
 
 

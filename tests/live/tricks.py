@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tests.live.harness import LOOPBACK, exchange, pace
+from tests.live.harness import LOOPBACK, REQUEST_SECONDS, exchange, pace
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
@@ -31,18 +31,20 @@ INNER = "/invocations?smuggled"
 
 @dataclass(frozen=True)
 class Trick:
-    """Bytes for one connection. at_a_door: whether the engine may see one of the doors asked for in them."""
+    """Bytes for one connection. at_a_door: whether the engine may see one of the doors asked for in them.
+
+    seconds: patience with the edge's silence; half of them for one that has to be answered.
+    """
 
     name: str
     data: bytes
     at_a_door: bool = False
     http2: bool = False
+    seconds: float = PATIENCE_SECONDS
 
     def play(self, port: int) -> bytes:
         """Sends them to the edge; what came back."""
-        return (
-            _http2_exchange(port, self.data) if self.http2 else exchange(port, self.data, seconds=PATIENCE_SECONDS)
-        )
+        return _http2_exchange(port, self.data) if self.http2 else exchange(port, self.data, seconds=self.seconds)
 
 
 def statuses(answer: bytes) -> list[int]:
@@ -76,15 +78,17 @@ def controls(key: str) -> Iterator[Trick]:
     authorization = f"Authorization: Bearer {key}\r\n"
     body = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Say OK."}], "max_tokens": 1})
     post = f"POST {POST_DOOR} HTTP/1.1\r\nHost: x\r\n{authorization}Content-Type: application/json\r\n"
-    whole = f"{post}Content-Length: {len(body)}\r\n\r\n{body}"
+    last = f"{post}Connection: close\r\n"
+    slow = 2.0 * REQUEST_SECONDS  # the engine computes these
     yield Trick("a plain path", _get(DOOR, authorization))
     yield Trick("a query", _get(f"{DOOR}?x=/../../invocations", authorization))
     yield Trick("absolute form", _get(f"http://x{DOOR}", authorization))
     yield Trick("HTTP/1.0", f"GET {DOOR} HTTP/1.0\r\n{authorization}\r\n".encode())
-    yield Trick("a length", whole.encode())
-    yield Trick("chunks", f"{post}Transfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n{body}\r\n0\r\n\r\n".encode())
-    yield Trick("expectation", f"{post}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
-    yield Trick("two in a row", whole.encode() + _get(DOOR, authorization))
+    length, chunk = f"Content-Length: {len(body)}\r\n\r\n{body}", f"{len(body):x}\r\n{body}\r\n0\r\n\r\n"
+    yield Trick("a length", f"{last}{length}".encode(), seconds=slow)
+    yield Trick("chunks", f"{last}Transfer-Encoding: chunked\r\n\r\n{chunk}".encode(), seconds=slow)
+    yield Trick("expectation", f"{last}Expect: 100-continue\r\n{length}".encode(), seconds=slow)
+    yield Trick("two in a row", f"{post}{length}".encode() + _get(DOOR, authorization), seconds=slow)
     yield Trick("override header", _get(DOOR, authorization + "X-HTTP-Method-Override: GET\r\n"))
     yield Trick("HTTP/2", http2_request({":path": DOOR}, key), http2=True)
     data = http2_request({":method": "POST", ":path": POST_DOOR, "content-type": "application/json"}, key, body)

@@ -26,6 +26,7 @@ from catalog.haproxy import (
     FROM_THE_MACHINE_ITSELF,
     IPV6_ONLY,
     PROBER,
+    REFUSAL,
     ROUTES,
     TUNNEL,
     EdgeClient,
@@ -133,13 +134,16 @@ def position(pattern: str, section: str = "frontend") -> int:
 
 
 def test_the_locks_stand_in_the_order_address_then_door_then_key() -> None:
-    address = position(r"return status 403 .* unless from_any$")
-    door = position(r"return status 404 ")
-    bound = [position(rf"return status 403 .*-m str {name} \}} !client_{name}$") for name in TWO_CLIENTS]
+    address = position(r"txn.refusal,ifnotexists\) '403 .* unless from_any$", "frontend clients")
+    door = position(r"txn.refusal,ifnotexists\) '404 .* unless ", "frontend clients")
+    bound = [
+        position(rf"txn.refusal,ifnotexists\) '403 .*-m str {name} \}} !client_{name}$") for name in TWO_CLIENTS
+    ]
+    no_key = position(r"txn.refusal,ifnotexists\) '401 .* unless \{ var\(txn.client\) -m found \}$")
     taken_away = position(r"^http-request del-header authorization$")
     engine_key = position(r"^http-request set-header authorization")
-    passed_on = position(r"^default_backend")
-    assert address < door < min(bound) <= max(bound) < taken_away < engine_key < passed_on
+    passed_on = position(r"^use_backend")
+    assert address < door < min(bound) <= max(bound) < no_key < taken_away < engine_key < passed_on
 
 
 def test_a_key_that_no_client_has_is_taken_away_and_replaced_by_nothing() -> None:
@@ -167,11 +171,13 @@ def test_every_client_is_bound_to_all_of_its_own_addresses_and_to_no_other(name:
 def test_nothing_is_passed_on_by_any_other_way_than_the_three_locks() -> None:
     lines = directives()
     assert [line for line in lines if line.startswith(("default_backend", "use_backend", "use-server"))] == [
-        "default_backend engine"
+        "use_backend engine if { var(txn.client) -m found } !{ var(txn.refusal) -m found }",
+        "default_backend refused",
     ]
     assert [line for line in lines if line.startswith("bind ")] == ["bind 127.0.0.1:8080"]
     assert [line for line in lines if line.startswith(("frontend", "listen", "backend"))] == [
         "frontend clients",
+        "backend refused",
         "backend engine",
     ]
     assert not [line for line in lines if line.startswith(("http-request allow", "stats ", "monitor-uri"))]
@@ -197,7 +203,7 @@ def test_no_route_that_answers_without_a_key_is_named_in_the_configuration(row: 
 
 
 def test_each_door_is_compared_letter_for_letter_and_with_its_methods_alone() -> None:
-    (door,) = [line for line in directives("frontend") if "return status 404" in line]
+    (door,) = [line for line in directives("frontend") if " '404 " in line and " unless " in line]
     condition = door.rpartition(" unless ")[2]
     alternatives = condition.split(" or ")
     assert sorted(alternatives) == sorted(
@@ -220,9 +226,10 @@ def test_no_key_is_in_the_configuration() -> None:
         assert secret not in configuration
 
 
-def test_there_are_three_files_and_the_two_maps_hold_every_key_with_its_owner() -> None:
+def test_the_two_maps_hold_every_key_with_its_owner_and_the_other_files_none() -> None:
     files = made().files
-    assert set(files) == {CONFIGURATION, CLIENT_KEYS, ENGINE_KEY}
+    assert set(files) == {CONFIGURATION, CLIENT_KEYS, ENGINE_KEY, REFUSAL}
+    assert key("engine") not in files[REFUSAL]
     owners = [line.split() for line in files[CLIENT_KEYS].splitlines()]
     assert owners == [[secret, name] for name in TWO_CLIENTS for secret in TWO_KEYS[name]]
     assert [line.split() for line in files[ENGINE_KEY].splitlines()] == [["engine", key("engine")]]
@@ -288,19 +295,89 @@ def test_while_the_engine_is_away_the_edge_says_when_to_come_back(status: int) -
 
 
 def answers() -> list[str]:
-    return [line for line in directives() if " status " in line and not line.startswith("http-check ")]
+    """Every rule of a stack with all kinds of refusals that makes an answer with a text."""
+    clients = {**TWO_CLIENTS, "seatable": EdgeClient(["198.51.100.10/32"], ["responses"], ["https://x.example"])}
+    return [line for line in directives(files=made(clients, TWO_KEYS)) if '"error"' in line]
 
 
-def test_every_refusal_is_a_short_error_in_openais_form() -> None:
-    # Some clients show 256 bytes of an error (consumers.md P33).
-    assert len(answers()) == 4 + len(TWO_CLIENTS)
+HAPROXYS_OWN = {400, 405, 408, 413, 422, 429, 500, 501, 502, 503, 504}
+
+
+def test_every_answer_is_a_short_error_in_openais_form() -> None:
+    # Some clients show 256 bytes of an error (consumers.md P33); the longest address has 39.
     for line in answers():
-        (body,) = re.findall(r"string '([^']*)'", line)
-        assert len(body) <= 256
+        (status, body) = re.findall(r"(?:status | ')(\d{3}).*?(\{.*\})'", line)[0]
+        assert len(body.replace("%[src]", "f" * 39)) <= 256, body
         error: dict[str, Any] = json.loads(body)["error"]
-        assert error["message"]
-        assert f" status {error['code']} " in line
-        assert " content-type application/json " in line
+        assert len(error["message"]) > 20
+        assert error["type"] == "edge"
+        assert error["code"] == int(status)
+
+
+def test_whatever_haproxy_answers_by_itself_has_a_text() -> None:
+    told = {int(line.split()[2]) for line in answers() if line.startswith("http-error ")}
+    assert told == HAPROXYS_OWN
+    assert all(" content-type application/json " in line for line in answers() if line.startswith("http-error "))
+
+
+def test_what_a_client_has_left_is_ended_at_the_engine_too() -> None:
+    assert "option abortonclose" in directives("defaults")  # in a backend it does nothing
+    assert "no option abortonclose" in directives("backend refused")
+
+
+def test_the_answer_seconds_bound_the_silence_of_both_sides() -> None:
+    lines = directives("defaults", made(answer_seconds=900))
+    assert "timeout client 900s" in lines
+    assert "timeout server 900s" in lines
+
+
+# Routes and web pages of single clients
+
+OPENED = {
+    "seatable": EdgeClient(["198.51.100.10/32"], ["responses"], ["https://x.example", "http://localhost:3000"]),
+    "agents-2": EdgeClient(["198.51.100.0/28"], ["responses", "embeddings"]),
+    "third": EdgeClient(["203.0.113.7/32"]),
+}
+
+
+@pytest.mark.parametrize(("path", "names"), [("responses", "seatable agents-2"), ("embeddings", "agents-2")])
+def test_a_route_is_a_door_of_the_clients_alone_that_name_it(path: str, names: str) -> None:
+    lines = directives("frontend", made(OPENED))
+    (door,) = [line for line in lines if " '404 " in line and " unless " in line]
+    assert f"{{ path -m str /v1/{path} }} {{ method POST }}" in door
+    (bound,) = [line for line in lines if f"if {{ path -m str /v1/{path} }}" in line]
+    assert bound.endswith(f"!{{ var(txn.client) -m str {names} }}")
+
+
+def test_a_route_that_no_client_names_is_nowhere() -> None:
+    assert not re.search(r"/v1/(responses|embeddings)", made().files[CONFIGURATION])
+
+
+def test_a_web_page_is_let_in_from_its_clients_networks_alone_and_never_to_the_listener_without_keys() -> None:
+    files = made(OPENED, loopback_port=18080)
+    (origin,) = [line for line in directives("frontend clients", files) if "set-var(txn.origin)" in line]
+    assert origin.endswith(
+        "if client_seatable { req.fhdr(origin) -m str https://x.example http://localhost:3000 }"
+    )
+    assert not [line for line in directives("frontend loopback", files) if "txn.origin" in line]
+    assert "origin" not in "".join(line for line in directives() if "del-header" not in line)
+
+
+# Who may connect
+
+
+def test_strangers_are_limited_before_tls_and_the_machine_itself_is_not() -> None:
+    rules = [
+        line.removeprefix("tcp-request connection ") for line in directives() if line.startswith("tcp-request ")
+    ]
+    assert rules == [
+        "accept if from_here",
+        "reject if many_open",
+        "reject if !from_any crowded",
+        "reject if !from_any some_open",
+        "reject if !from_any some_lately",
+        "track-sc0 src,ipmask(32,64)",
+    ]
 
 
 # When the configuration in use counts as another one
@@ -365,6 +442,7 @@ TRIED: dict[str, dict[str, EdgeClient]] = {
     "a client with 60 networks": {"seatable": EdgeClient(many_networks(60))},
     "a client with 500 networks": {"seatable": EdgeClient(many_networks(500))},
     "10 clients": {f"client-{n}": EdgeClient([f"10.0.{n}.0/24"]) for n in range(10)},
+    "routes and web pages": OPENED,
     "100 clients": {f"client-{n}": EdgeClient([f"10.0.{n}.0/24"]) for n in range(100)},
 }
 
@@ -414,7 +492,8 @@ def test_the_loopback_listener_has_the_same_doors_and_key_rules_and_is_never_pub
     # Before the header is taken away, or everybody would have sent none.
     assert loopback.index(keyless) < loopback.index("http-request del-header authorization")
     assert set(loopback) - set(edge) == {"frontend loopback", "bind 127.0.0.1:18080", ours, keyless}
-    assert any("status 404" in line for line in loopback)
+    assert any("'404 " in line for line in loopback)
+    assert any("'401 " in line for line in loopback)
 
 
 def test_the_names_of_the_programs_own_clients_can_be_no_clients_of_a_stack() -> None:
