@@ -43,11 +43,11 @@ STOP_GRACE_SECONDS = DRAIN_SECONDS + 30
 """Docker's patience after SIGTERM; longer than the drain, or the drain is cut off."""
 
 NO_MEDIA_DOMAIN = "send-it-as-a-data-url.invalid"
-"""What stands in the list of hosts to fetch from where there is none: vLLM takes an empty list for all hosts. Nobody
-can register a name below `.invalid` (RFC 2606), and a client reads it in the error that it gets."""
+"""What stands in the list of hosts to fetch from where there is none: vLLM takes an empty list for all hosts.
+Nobody can register a name below `.invalid` (RFC 2606), and a client reads it in the error that it gets."""
 
 MAX_PICTURES = 32
-"""Pictures in one prompt, unless a stack says otherwise. vLLM allows 999 and unpacks them before it counts tokens."""
+"""Pictures in one prompt, unless a stack says otherwise. vLLM allows 999, and unpacks them before it counts."""
 
 MAX_PICTURE_PIXELS = 50_000_000
 """Of one picture: 150 MB unpacked. A page of A4 at 600 dpi has 35 million. vLLM allows 179 million."""
@@ -77,8 +77,9 @@ def configuration(
 ) -> str:
     """The text of vLLM's `--config` file. It holds the engine's key.
 
-    media_domains: the hosts that the engine may fetch pictures, sound and films from; empty: none. preset: what the model's family needs. `extra_args` win over it and over every default here, never over what
-    the program owns (settings.OPTIONS_WE_OWN).
+    media_domains: the hosts that the engine may fetch pictures, sound and films from; empty: none. preset: what
+    the model's family needs. `extra_args` win over it and over every default here, never over what the program
+    owns (settings.OPTIONS_WE_OWN).
     """
     options: dict[str, Any] = {
         # One client's burst must not take the whole memory; the default of 1024 stops large GPUs at start.
@@ -133,5 +134,8 @@ def environment(device: Device) -> list[str]:
     }
     cpu = {
         "VLLM_CPU_KVCACHE_SPACE": str(CPU_KV_GIB),
+        # The sampler compiles some functions at their first use, even with enforce-eager; without a C++ compiler
+        # in the image that ends the engine, by the first request for logprobs.
+        "TORCHDYNAMO_DISABLE": "1",
     }
     return [f"{key}={value}" for key, value in (common | (cpu if device == "cpu" else {})).items()]

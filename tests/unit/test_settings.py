@@ -393,8 +393,8 @@ def test_every_kind_of_parser_name_that_vllm_has_is_accepted(parser: str) -> Non
 @pytest.mark.parametrize(
     "option",
     ["host", "port", "api-key", "model", "config", "served-model-name", "max-model-len", "revision", "uds",
-     "tool-call-parser", "enable-auto-tool-choice", "allowed-local-media-path", "allowed-media-domains", "middleware", "hf-token",
-     "ssl-keyfile", "ssl-certfile", "root-path"],
+     "tool-call-parser", "enable-auto-tool-choice", "allowed-local-media-path", "allowed-media-domains",
+     "middleware", "hf-token", "ssl-keyfile", "ssl-certfile", "root-path"],
 )  # fmt: skip
 @pytest.mark.parametrize("spelling", ["{}", "--{}", "-{}"])
 def test_an_option_that_the_program_owns_is_refused_however_it_is_spelled(option: str, spelling: str) -> None:
@@ -422,9 +422,10 @@ def test_a_host_to_fetch_pictures_from_is_a_name(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["", "*", "*.example.com", "https://files.example.com", "files.example.com/", "files.example.com:443", "Files.example.com",
-     "198.51.100.7", "[2001:db8::1]", "2001:db8::1", "user@files.example.com", "localhost", "x.localhost", ".example.com",
-     "files.example.com.", "a..b", "-a.example", "files.example.com\n", 7, None, True],
+    ["", "*", "*.example.com", "https://files.example.com", "files.example.com/", "files.example.com:443",
+     "Files.example.com", "198.51.100.7", "[2001:db8::1]", "2001:db8::1", "user@files.example.com", "localhost",
+     "x.localhost", ".example.com", "files.example.com.", "a..b", "-a.example", "files.example.com\n", 7,
+     None, True],
 )  # fmt: skip
 def test_what_vllm_would_never_match_or_what_is_the_engine_itself_is_no_host_to_fetch_from(host: object) -> None:
     line = the_problem({"model": {"media_domains": [host]}})

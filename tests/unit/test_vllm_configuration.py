@@ -152,6 +152,11 @@ def test_a_picture_is_bounded_too(device: Device) -> None:
     assert int(found["VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB"]) <= 64
 
 
+def test_only_the_cpus_image_which_has_no_compiler_compiles_nothing() -> None:
+    assert environment("cpu")["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in environment("gpu")
+
+
 def test_the_options_file_has_a_name_that_vllm_accepts() -> None:
     assert vllm.CONFIG_FILE.endswith(".yaml")
 
