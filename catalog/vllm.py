@@ -4,7 +4,7 @@ Options and the engine's key go through a 0600 YAML file, because a command line
 can be read by everyone who may run `ps` or `docker inspect`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import yaml
@@ -42,6 +42,19 @@ CPU_KV_GIB = 1
 STOP_GRACE_SECONDS = DRAIN_SECONDS + 30
 """Docker's patience after SIGTERM; longer than the drain, or the drain is cut off."""
 
+NO_MEDIA_DOMAIN = "send-it-as-a-data-url.invalid"
+"""What stands in the list of hosts to fetch from where there is none: vLLM takes an empty list for all hosts.
+Nobody can register a name below `.invalid` (RFC 2606), and a client reads it in the error that it gets."""
+
+MAX_PICTURES = 32
+"""Pictures in one prompt, unless a stack says otherwise. vLLM allows 999, and unpacks them before it counts."""
+
+MAX_PICTURE_PIXELS = 50_000_000
+"""Of one picture: 150 MB unpacked. A page of A4 at 600 dpi has 35 million. vLLM allows 179 million."""
+
+MAX_DOWNLOAD_MB = 32
+"""Of one file that the engine fetches. vLLM allows 256."""
+
 START_PERIOD_SECONDS = 1200
 """How long a start may take before misses of the health check count (load and compile of a large model)."""
 
@@ -60,11 +73,13 @@ def configuration(
     engine_key: str,
     device: Device,
     preset: Mapping[str, Any] | None = None,
+    media_domains: Sequence[str] = (),
 ) -> str:
     """The text of vLLM's `--config` file. It holds the engine's key.
 
-    preset: what the model's family needs. `extra_args` win over it and over every default here, never over what
-    the program owns (settings.OPTIONS_WE_OWN).
+    media_domains: the hosts that the engine may fetch pictures, sound and films from; empty: none. preset: what
+    the model's family needs. `extra_args` win over it and over every default here, never over what the program
+    owns (settings.OPTIONS_WE_OWN).
     """
     options: dict[str, Any] = {
         # One client's burst must not take the whole memory; the default of 1024 stops large GPUs at start.
@@ -72,6 +87,7 @@ def configuration(
         "max-num-queued-reqs": 256,
         "shutdown-timeout": DRAIN_SECONDS,
         "sse-keep-alive-interval": 15,
+        "limit-mm-per-prompt": {"image": MAX_PICTURES},
         "disable-access-log-for-endpoints": "/health,/metrics,/ping",
         # The CPU build compiles with a C++ compiler that an image need not have.
         **({"enforce-eager": True} if device == "cpu" else {}),
@@ -81,6 +97,7 @@ def configuration(
         "served-model-name": name,
         "max-model-len": context_tokens,
         "api-key": [engine_key],
+        "allowed-media-domains": list(media_domains) or [NO_MEDIA_DOMAIN],
         "host": "0.0.0.0",  # noqa: S104 - inside its container; only the machine's loopback is published
         "port": PORT,
         "disable-fastapi-docs": True,
@@ -110,7 +127,15 @@ def environment(device: Device) -> list[str]:
         # Longer than the edge keeps idle connections, or it would send into one that is just being closed.
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "75",
         "VLLM_MAX_N_SEQUENCES": "64",
+        # vLLM looks at the host of the first address alone.
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
+        "VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB": str(MAX_DOWNLOAD_MB),
+        "VLLM_MAX_IMAGE_PIXELS": str(MAX_PICTURE_PIXELS),
     }
-    cpu = {"VLLM_CPU_KVCACHE_SPACE": str(CPU_KV_GIB)}
+    cpu = {
+        "VLLM_CPU_KVCACHE_SPACE": str(CPU_KV_GIB),
+        # The sampler compiles some functions at their first use, even with enforce-eager; without a C++ compiler
+        # in the image that ends the engine, by the first request for logprobs.
+        "TORCHDYNAMO_DISABLE": "1",
+    }
     return [f"{key}={value}" for key, value in (common | (cpu if device == "cpu" else {})).items()]

@@ -181,6 +181,7 @@ class Inference(pulumi.ComponentResource):
                 tool_parser=model.parser,
                 extra_args=model.extra_args,
                 preset=model.preset,
+                media_domains=model.media_domains,
                 engine_key=known["key"],
                 device=known["device"],
             )

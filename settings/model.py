@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -99,6 +99,7 @@ OPTIONS_WE_OWN = {
     "disable-fastapi-docs": "the engine's documentation pages are off",
     "disable-log-stats": "the health check reads the engine's counters",
     "hf-token": "set the secret seatable-vllm:hugging_face_token",
+    "allowed-media-domains": "set seatable-vllm:model.media_domains",
     "allowed-local-media-path": "it would let a client read files of the server",
     "enable-tokenizer-info-endpoint": "it would open a route that asks for no key",
     "profiler-config": "it would open routes that ask for no key",
@@ -134,6 +135,14 @@ Revision = Annotated[
     text_like(
         r"[A-Za-z0-9][A-Za-z0-9._/-]*",
         "is no revision; write a commit of the model's repository, in quotes where it is digits alone",
+    ),
+]
+MediaDomain = Annotated[
+    str,
+    text_like(
+        r"(?!(?:.*\.)?localhost$)(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)*(?=[^.]*[a-z])[a-z0-9](?:[a-z0-9-]*[a-z0-9])?",
+        "is not the name of a host to fetch from; write it alone and in small letters, such as files.example.com: "
+        "no https://, port, path, * or address",
     ),
 ]
 OptionValue = Annotated[Any, BeforeValidator(_option_value)]
@@ -195,6 +204,10 @@ class Model(Tree):
     tool_parser: Annotated[str, BeforeValidator(_tool_parser)] | None = None
     """vLLM's parser for tool calls; None: the known one of this model; "none": no tool calls."""
     extra_args: Annotated[Mapping[str, OptionValue], AfterValidator(_plain_values)] = {}
+    media_domains: Sequence[MediaDomain] = ()
+    """Hosts that the engine may fetch pictures from when a client sends their address (http and https, any port);
+    none: clients send pictures in the request."""
+    extra_args: Mapping[str, OptionValue] = {}
     """Any other vLLM option by its long name without dashes in front."""
 
     @property

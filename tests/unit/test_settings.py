@@ -230,7 +230,7 @@ def test_a_key_of_a_fallback_has_no_place_in_a_stacks_file_and_is_not_repeated()
     ],
     ids=["a fallback", "an ACME server"],
 )  # fmt: skip
-def test_a_password_in_an_address_is_not_repeated(values: Mapping[str, object]) -> None:
+def test_a_password_in_an_address_is_not_repeated(values: dict[str, Any]) -> None:
     assert "looks-secret" not in the_problem(values)
 
 
@@ -548,8 +548,8 @@ def test_every_kind_of_parser_name_that_vllm_has_is_accepted(parser: str) -> Non
 @pytest.mark.parametrize(
     "option",
     ["host", "port", "api-key", "model", "config", "served-model-name", "max-model-len", "revision", "uds",
-     "tool-call-parser", "enable-auto-tool-choice", "allowed-local-media-path", "middleware", "hf-token",
-     "ssl-keyfile", "ssl-certfile", "root-path"],
+     "tool-call-parser", "enable-auto-tool-choice", "allowed-local-media-path", "allowed-media-domains",
+     "middleware", "hf-token", "ssl-keyfile", "ssl-certfile", "root-path"],
 )  # fmt: skip
 @pytest.mark.parametrize("spelling", ["{}", "--{}", "-{}"])
 def test_an_option_that_the_program_owns_is_refused_however_it_is_spelled(option: str, spelling: str) -> None:
@@ -567,6 +567,25 @@ def test_an_option_is_written_with_dashes_as_vllm_lists_it() -> None:
     assert line.startswith("seatable-vllm:model.extra_args.--max_num_seqs: ")
     assert line.endswith("write the option as max-num-seqs")
     assert parse({"model": {"extra_args": {"max-num-seqs": 8}}}).model.extra_args == {"max-num-seqs": 8}
+
+
+@pytest.mark.parametrize("host", ["files.example.com", "fileserver", "a-1.b.example.com", "xn--bcher-kva.example"])
+def test_a_host_to_fetch_pictures_from_is_a_name(host: str) -> None:
+    assert parse({"model": {"media_domains": [host]}}).model.media_domains == [host]
+    assert not parse({}).model.media_domains
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "*", "*.example.com", "https://files.example.com", "files.example.com/", "files.example.com:443",
+     "Files.example.com", "198.51.100.7", "[2001:db8::1]", "2001:db8::1", "user@files.example.com", "localhost",
+     "x.localhost", ".example.com", "files.example.com.", "a..b", "-a.example", "files.example.com\n", 7,
+     None, True],
+)  # fmt: skip
+def test_what_vllm_would_never_match_or_what_is_the_engine_itself_is_no_host_to_fetch_from(host: object) -> None:
+    line = the_problem({"model": {"media_domains": [host]}})
+    assert line.startswith("seatable-vllm:model.media_domains.0: ")
+    assert "files.example.com" in line
 
 
 def test_the_publishers_code_runs_only_from_a_pinned_revision() -> None:

@@ -104,7 +104,6 @@ def test_only_the_cpu_runs_without_compiled_kernels(device: Device, eager: bool 
     [
         ("gpu-memory-utilization", 0.85),
         ("limit-mm-per-prompt", {"image": 5}),
-        ("allowed-media-domains", ["a.example.com", "b.example.com"]),
         ("enable-prefix-caching", False),
         ("dtype", "half"),
         ("chat-template", "{% if x %}\n: #'\"{% endif %}"),
@@ -130,6 +129,32 @@ def test_an_option_that_the_program_owns_never_comes_from_the_stack(option: str,
     before = options(tool_parser=parser)
     if option in before:
         assert options(tool_parser=parser, extra_args={option: "from the stack"})[option] == before[option]
+
+
+def test_nothing_is_fetched_unless_the_stack_names_a_host() -> None:
+    # vLLM takes an empty list for every host (vllm.md 4.6), so there is always a name in it.
+    (name,) = options()["allowed-media-domains"]
+    assert name.endswith(".invalid")
+    hosts = ["files.example.com", "seatable.example.com"]
+    assert options(media_domains=hosts)["allowed-media-domains"] == hosts
+
+
+def test_the_pictures_of_a_prompt_are_bounded_and_a_stack_may_choose_how_many() -> None:
+    assert 5 <= options()["limit-mm-per-prompt"]["image"] <= 64  # SeaTable sends up to five pages
+    assert options(extra_args={"limit-mm-per-prompt": {"image": 2}})["limit-mm-per-prompt"] == {"image": 2}
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_a_picture_is_bounded_too(device: Device) -> None:
+    found = environment(device)
+    a4_at_600_dpi = 4961 * 7016
+    assert a4_at_600_dpi <= int(found["VLLM_MAX_IMAGE_PIXELS"]) <= 64_000_000
+    assert int(found["VLLM_MAX_MEDIA_DOWNLOAD_SIZE_MB"]) <= 64
+
+
+def test_only_the_cpus_image_which_has_no_compiler_compiles_nothing() -> None:
+    assert environment("cpu")["TORCHDYNAMO_DISABLE"] == "1"
+    assert "TORCHDYNAMO_DISABLE" not in environment("gpu")
 
 
 def test_the_options_file_has_a_name_that_vllm_accepts() -> None:
