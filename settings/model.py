@@ -203,11 +203,10 @@ class Model(Tree):
     """Tokens of prompt and answer together; None: the model's own limit, at most 65536."""
     tool_parser: Annotated[str, BeforeValidator(_tool_parser)] | None = None
     """vLLM's parser for tool calls; None: the known one of this model; "none": no tool calls."""
-    extra_args: Annotated[Mapping[str, OptionValue], AfterValidator(_plain_values)] = {}
     media_domains: Sequence[MediaDomain] = ()
     """Hosts that the engine may fetch pictures from when a client sends their address (http and https, any port);
     none: clients send pictures in the request."""
-    extra_args: Mapping[str, OptionValue] = {}
+    extra_args: Annotated[Mapping[str, OptionValue], AfterValidator(_plain_values)] = {}
     """Any other vLLM option by its long name without dashes in front."""
 
     @property
