@@ -230,7 +230,7 @@ def test_a_key_of_a_fallback_has_no_place_in_a_stacks_file_and_is_not_repeated()
     ],
     ids=["a fallback", "an ACME server"],
 )  # fmt: skip
-def test_a_password_in_an_address_is_not_repeated(values: Mapping[str, object]) -> None:
+def test_a_password_in_an_address_is_not_repeated(values: dict[str, Any]) -> None:
     assert "looks-secret" not in the_problem(values)
 
 
