@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 
+from components.machine.machine import MACHINE_OWNER
 from tests.live.harness import LOOPBACK, Deployment, docker_client
 
 AGENTS = "127.0.0.2"
@@ -65,7 +66,9 @@ def secrets_of(deployment: Deployment) -> Secrets:
     """All generated keys, from the rehearsal's own state: also those that no output shows."""
     state = json.loads((deployment.state_dir / "rehearsal.json").read_text())
     made = {
-        item["name"]: item["outputs"]["result"] for item in state["made"] if item["type"].startswith("random:")
+        item["name"]: item["outputs"]["result"]
+        for item in state["made"]
+        if item["type"].startswith("random:") and item["name"] != MACHINE_OWNER  # a label of containers, no key
     }
     in_use = [client["key"] for client in deployment.outputs()["clients"].values()] + [deployment.engine_key()]
     assert set(in_use) <= set(made.values()), "there are keys that the state does not know"
