@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from catalog.failures import explain
+from catalog.failures import Explanation, explain, explain_engine
 from checks.endpoint import Verdict
 
 MIN_FREE_MIB = 2048
@@ -58,9 +58,9 @@ class Expected:
     data_label: str
 
 
-def explained(text: str, cause: str, change: str) -> Problem:
+def explained(text: str, cause: str, change: str, known: Callable[[str], Explanation | None] = explain) -> Problem:
     """The known cause that a text shows, else the given one with the text's last line."""
-    found = explain(text)
+    found = known(text)
     if found:
         return Problem(found.failure.cause, found.failure.remedy, found.evidence)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -134,8 +134,8 @@ def _why(name: str, up: str, seen: Mapping[str, Any]) -> Problem | None:
         return _why_running(name, up, seen, log)
     if seen["out_of_memory"]:
         return explained("OOMKilled", "", "")
-    if explain(log):
-        return explained(log, "", "")
+    if explain_engine(log):
+        return explained(log, "", "", explain_engine)
     if seen["exit_code"] == KILLED:
         return Problem(
             f"{name} was killed: by hand (docker kill), or by the system for lack of memory",
@@ -149,7 +149,8 @@ def _why_running(name: str, up: str, seen: Mapping[str, Any], log: str) -> Probl
     read = f"read its log (docker logs {name}), then {up}"
     again = seen["restarts"] and (seen["health"] == "starting" or seen["up_seconds"] < SETTLED_SECONDS)
     if seen["status"] == "restarting" or again:
-        return explained(log, f"{name} ended {seen['restarts']} times and is started again each time", read)
+        ended = f"{name} ended {seen['restarts']} times and is started again each time"
+        return explained(log, ended, read, explain_engine)
     if seen["health"] == "unhealthy":
         return explained(f"{seen['health_log']}\n{log}", f"{name} runs and does not work", read)
     return None

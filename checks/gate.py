@@ -15,7 +15,7 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from catalog.failures import explain
+from catalog.failures import explain, explain_engine
 from checks import endpoint
 from checks.cache import HELD, cache_of
 from checks.facts import seconds_since
@@ -116,7 +116,7 @@ def _outage(name: str) -> str:
 def _why(name: str, container: Container, since: str) -> str:
     """The failure text for a container that ended: log, phase, cause."""
     log = _log(name, since)
-    found = explain(log) or explain(f"exit code {container.exit_code}")
+    found = explain_engine(log) or explain(f"exit code {container.exit_code}")
     # A crash loop would keep two cores busy for nothing; the next `up` starts the container again.
     _docker("stop", "--time", "5", name)
     end = "\n".join(log.splitlines()[-SHOWN_LOG_LINES:])
@@ -143,7 +143,7 @@ def _too_long(name: str, seconds: float, since: str) -> str:
 
 def _log_shows_a_cause(name: str, since: str) -> bool:
     """Whether the log names a cause that another start will not cure."""
-    found = explain(_log(name, since))
+    found = explain_engine(_log(name, since))
     return found is not None and not found.failure.passing
 
 

@@ -16,14 +16,18 @@ from catalog.failures.docker import DOCKER
 from catalog.failures.endpoint import ENDPOINT
 from catalog.failures.failure import Failure
 from catalog.failures.hub import HUB
+from catalog.failures.last_error import last_error
 from catalog.failures.ssh import SSH
 from catalog.failures.tls import TLS
 from catalog.failures.vllm import VLLM
 
-__all__ = ["FAILURES", "Explanation", "Failure", "explain"]
+__all__ = ["FAILURES", "Explanation", "Failure", "explain", "explain_engine"]
 
 FAILURES: tuple[Failure, ...] = (*SSH, *AWS, *TLS, *DOCKER, *HUB, *VLLM, *ENDPOINT)
 """Every known cause, in the order in which they are tried."""
+
+UNEXPLAINED = "engine-process"
+"""The failure that names no cause."""
 
 _SECRET = re.compile(r"(?i)(\bbearer +)\S+|\bhf_[a-z0-9]{8,}")
 
@@ -36,8 +40,9 @@ class Explanation:
     evidence: str
 
     def __str__(self) -> str:
-        """Three lines: cause, what to change, evidence."""
-        return f"cause: {self.failure.cause}\nchange: {self.failure.remedy}\nseen: {self.evidence}"
+        """A line each: cause, what to change, and the evidence where the cause is not the engine's own words."""
+        seen = f"\nseen: {self.evidence}" if self.evidence else ""
+        return f"cause: {self.failure.cause}\nchange: {self.failure.remedy}{seen}"
 
 
 def explain(text: str) -> Explanation | None:
@@ -50,5 +55,32 @@ def explain(text: str) -> Explanation | None:
         pattern = re.compile(failure.pattern)
         for line in lines:
             if pattern.search(line):
-                return Explanation(failure, _SECRET.sub(r"\1***", line.strip())[:300])
+                return Explanation(failure, _shown(line))
     return None
+
+
+def explain_engine(log: str) -> Explanation | None:
+    """The cause that the log of vLLM shows: a known one, else the error that vLLM itself ended with; or None.
+
+    What only says that a process of the engine has failed gives way to that process's own error.
+    """
+    found = explain(log)
+    if found and found.failure.name != UNEXPLAINED:
+        return found
+    own = last_error(log)
+    if not own:
+        return found
+    words, setting = own
+    remedy = (
+        f"correct {setting}, or take it out"
+        if setting
+        else (
+            "correct what vLLM names; most often it is an option in seatable-vllm:model.extra_args, or the model "
+            "(seatable-vllm:model.name)"
+        )
+    )
+    return Explanation(Failure("engine-error", "", f"vLLM: {_shown(words)}", remedy, passing=True), "")
+
+
+def _shown(line: str) -> str:
+    return _SECRET.sub(r"\1***", line.strip())[:300]

@@ -91,7 +91,7 @@ VLLM: tuple[Failure, ...] = (
     Failure(
         "option-unknown",
         r"unrecognized arguments?: (.*)|invalid choice: "
-        r"|argument --[a-z-]+: (?:invalid|expected|Value .* cannot be)",
+        r"|argument --[a-z-]+(?:/-\w+)?: (?:invalid|expected|Value .* cannot be)",
         "vLLM does not know an option, or its value",
         "correct seatable-vllm:model.extra_args or model.tool_parser (vLLM 0.32: vllm serve --help=all)",
     ),
