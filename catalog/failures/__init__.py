@@ -29,7 +29,10 @@ FAILURES: tuple[Failure, ...] = (*SSH, *AWS, *TLS, *DOCKER, *HUB, *VLLM, *ENDPOI
 UNEXPLAINED = "engine-process"
 """The failure that names no cause."""
 
-_SECRET = re.compile(r"(?i)(\bbearer +)\S+|\bhf_[a-z0-9]{8,}")
+_SECRET = re.compile(
+    r"(?i)(\bbearer +)\S+|\b(?:hf_|sk-)[a-z0-9_-]{8,}|\b(?![0-9a-f]{40}\b)(?=[a-z]*[0-9])[a-z0-9]{32,}\b"
+)
+"""Tokens, and words of the form of our keys; 40 hex digits are a commit."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def explain_engine(log: str) -> Explanation | None:
         return found
     words, setting = own
     remedy = (
-        f"correct {setting}, or take it out"
+        f"correct {setting}"
         if setting
         else (
             "correct what vLLM names; most often it is an option in seatable-vllm:model.extra_args, or the model "

@@ -74,7 +74,7 @@ def test_the_cause_is_the_error_of_the_process_that_failed_first(name: str) -> N
     words, setting = OWN_WORDS[name]
     cause, remedy = told((LOGS / f"{name}.log").read_text())
     assert cause == f"vLLM: {words}"
-    assert f"correct {setting}, " in remedy if setting else "seatable-vllm:model.name" in remedy
+    assert remedy == f"correct {setting}" if setting else "seatable-vllm:model.name" in remedy
 
 
 def test_every_recorded_log_is_looked_at() -> None:
@@ -115,5 +115,10 @@ def test_a_setting_of_its_own_is_named_in_place_of_the_option() -> None:
     assert "seatable-vllm:model.max_model_len" in told("ValueError: --max-model-len is odd")[1]
 
 
-def test_a_token_in_the_engines_words_is_not_shown() -> None:
-    assert "hf_abcdefghijkl" not in told("OSError: no access with hf_abcdefghijkl")[0]
+@pytest.mark.parametrize("secret", ["hf_abcdefghijkl", "sk-abcdefghijkl", "a1B2" * 16])
+def test_a_key_in_the_engines_words_is_not_shown(secret: str) -> None:
+    assert secret not in told(f"OSError: no access with {secret}")[0]
+
+
+def test_a_commit_in_the_engines_words_is_shown() -> None:
+    assert "0123456789abcdef" in told(f"OSError: no revision {'0123456789abcdef' * 2}01234567")[0]
