@@ -371,7 +371,7 @@ def _keys(clients: Mapping[str, EdgeClient], *without: str) -> list[str]:
         "    acl one_bearer req.fhdr_cnt(authorization) eq 1",
         "    acl key_form req.fhdr(authorization) -m reg -i ^Bearer\\ [A-Za-z0-9]+$",
         f"    http-request set-var(txn.client) req.fhdr(authorization),field(2,' '),map_str({CLIENT_KEYS})"
-        " if one_bearer key_form",
+        " if one_bearer key_form !{ var(txn.refusal) -m found }",
         *[
             f"    {_refuse(403, _OTHER_ADDRESS)} if {{ var(txn.client) -m str {name} }} !client_{name}"
             for name in clients
