@@ -26,7 +26,9 @@ python3 -c {shlex.quote(VERSION_CHECK)}
 def room(place: str, mib: str) -> str:
     """Lines of bash that fail unless `place` has `mib` MiB free; bash expands both."""
     return f"""\
-free=$(df -Pm "{place}" 2>/dev/null | awk 'NR == 2 {{print $4}}')
+there="{place}"
+while [ ! -e "$there" ]; do there=$(dirname "$there"); done  # its folder is made last, when all else is well
+free=$(df -Pm "$there" 2>/dev/null | awk 'NR == 2 {{print $4}}')
 [ "${{free:-{mib}}}" -ge "{mib}" ] || fail \\
   "seatable-vllm: disk nearly full: $free MiB free at {place}, {mib} wanted" \\
   "free space, or set seatable-vllm:machine.data_dir to a larger disk"

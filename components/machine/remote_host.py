@@ -234,13 +234,13 @@ def ready_program(args: SharedArgs, owner: str, *, adopt: bool) -> str:
     return f"""\
 set -euo pipefail
 {FAIL}{PYTHON_CHECK}{whose(args["stack"], args["data_dir"])}
-{_DOCKER}{taken(folder, adopt=adopt)}{_gpus(choice)}
+{_DOCKER}{_gpus(choice)}
 image_mib={IMAGE_MIB["cpu"]}
 [ $device = cpu ] || image_mib={IMAGE_MIB["gpu"]}
 [ -z "$(docker ps -aq --filter "label={STACK_LABEL}=$stack")" ] || image_mib={MIN_FREE_MIB}
 weights_mib={max(args["weights_mib"], MIN_FREE_MIB)}
 [ ! -d "$data/models" ] || weights_mib={MIN_FREE_MIB}
-{_ROOM}{free_ports(args["edge_port"], args["engine_port"], args["loopback_port"])}
+{_ROOM}{free_ports(args["edge_port"], args["engine_port"], args["loopback_port"])}{taken(folder, adopt=adopt)}\
 ( timeout 5 bash -c '</dev/tcp/huggingface.co/443' ) 2>/dev/null ||
   echo "warning: huggingface.co is not reached from the machine; weights must be there, or come from a mirror"
 printf '{{"device": "%s"}}\\n' "$device"

@@ -85,8 +85,7 @@ class FailingHost:
             "containers": self.machine.run("docker ps --all --quiet --no-trunc"),
             "networks": self.machine.run("docker network ls --quiet --filter label=seatable-vllm.stack"),
             "images": self.machine.run("docker images --all --quiet"),
-            # The marker of the data folder comes before GPUs, room and ports are looked at.
-            "files": self.machine.as_root("find /srv -type f ! -name .seatable-vllm.json -printf '%p %T@\\n'"),
+            "files": self.machine.as_root("find /srv -type f -printf '%p %T@\\n'"),
         }
 
     def remove(self) -> None:
