@@ -16,6 +16,7 @@ PORT = 8000
 
 MODELS_DIR = "/models"
 CACHE_DIR = "/cache"
+TEMPORARY = "/tmp"  # noqa: S108 - inside the container, and in memory
 CONFIG_DIR = "/etc/seatable-vllm/vllm"
 CONFIG_FILE = f"{CONFIG_DIR}/config.yaml"
 WATCHDOG_FILE = f"{CONFIG_DIR}/watchdog.py"
@@ -114,6 +115,15 @@ def _of_family(preset: Mapping[str, Any], tool_parser: str | None, device: Devic
     return {name: value for name, value in preset.items() if name != "chat-template" or wanted}
 
 
+def memory_folders(device: Device) -> dict[str, str] | None:
+    """Folders of the engine's container that are in memory, with their mount options, beside a read-only rest.
+
+    None: the container is writable. On a GPU several libraries compile kernels at run time, each into a folder of
+    its own below the home directory or in its own package; that list has not been measured.
+    """
+    return {TEMPORARY: "exec,mode=1777"} if device == "cpu" else None
+
+
 def environment(device: Device) -> list[str]:
     """The engine container's environment, without secrets."""
     common = {
@@ -137,5 +147,6 @@ def environment(device: Device) -> list[str]:
         # The sampler compiles some functions at their first use, even with enforce-eager; without a C++ compiler
         # in the image that ends the engine, by the first request for logprobs.
         "TORCHDYNAMO_DISABLE": "1",
+        "HOME": TEMPORARY,
     }
     return [f"{key}={value}" for key, value in (common | (cpu if device == "cpu" else {})).items()]

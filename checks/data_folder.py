@@ -387,7 +387,8 @@ def _remove_all(data: Path, relatives: list[str]) -> None:
         images = _output(["docker", "images", "--quiet"]).split()[:1]
         for image in images:
             run = ["docker", "run", "--rm", "--user", "0:0", "--network", "none", "--volume", f"{data}:/data"]
-            _output([*run, "--entrypoint", "rm", image, "-rf", "--", *(f"/data/{each}" for each in left)])
+            rights = ["--security-opt", "no-new-privileges", "--cap-drop", "ALL", "--cap-add", "DAC_OVERRIDE"]
+            _output([*run, *rights, "--entrypoint", "rm", image, "-rf", "--", *(f"/data/{each}" for each in left)])
     left = [each for each in left if os.path.lexists(data / each)]
     if left:
         raise Refused("data removed", f"{_some(left)} in {data} could not be removed",

@@ -13,6 +13,7 @@ from catalog import haproxy
 from catalog.images import HAPROXY
 from checks.gate import RESTARTS_UNTIL_FAILURE
 from components.certificates import Certificates
+from components.confined import RUN_OPTIONS, SECURITY_OPTIONS
 from components.image import ContainerImage
 from components.inference import Inference
 from components.keys import Keys
@@ -159,6 +160,7 @@ class Edge(pulumi.ComponentResource):
             network_mode="host",
             user="0:0",
             capabilities=docker.ContainerCapabilitiesArgs(adds=list(CAPABILITIES), drops=["ALL"]),
+            security_opts=list(SECURITY_OPTIONS),
             read_only=True,
             must_run=True,
             restart="unless-stopped",
@@ -209,7 +211,8 @@ for name, text in json.loads((part / "files.json").read_text()).items():
         text = re.sub(r"(?m)^ *bind .* {haproxy.IPV6_ONLY} .*\\n", "", text)
     (part / name).write_text(text)' "$part"
 rm "$part/files.json"
-if ! told=$(docker run --rm --network none --user 0:0 --volume "$part:{haproxy.DIRECTORY}:ro" {mount}\\
+if ! told=$(docker run --rm --network none {RUN_OPTIONS} \\
+  --user 0:0 --volume "$part:{haproxy.DIRECTORY}:ro" {mount}\\
   "$image" haproxy -c -f {haproxy.DIRECTORY}/{haproxy.CONFIGURATION} 2>&1); then
   grep -v '\\.map' <<< "$told" >&2 || true  # a line about a map could show a key
   echo "phase: edge" >&2

@@ -6,6 +6,7 @@ from typing import TypedDict
 
 import pulumi
 
+from components.confined import RUN_OPTIONS
 from components.image import ContainerImage
 from components.machine import Machine
 
@@ -55,7 +56,10 @@ def gpu_program(image: str, gpus: str | None, chosen: Sequence[str]) -> str:
     return f"""\
 set -euo pipefail
 {variables}
-see() {{ docker run --rm --network none --gpus "$gpus" --entrypoint "$1" "$image" "${{@:2}}" 2>&1; }}
+see() {{
+  docker run --rm --network none {RUN_OPTIONS} \\
+    --gpus "$gpus" --entrypoint "$1" "$image" "${{@:2}}" 2>&1
+}}
 if ! told=$(see nvidia-smi -L && see python3 -c "$look"); then
   echo "$told" >&2
   echo "phase: GPU in a container" >&2

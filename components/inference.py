@@ -10,6 +10,7 @@ import pulumi_docker as docker
 from catalog import vllm
 from catalog.images import PYTHON, VLLM_CPU, VLLM_GPU, ImageSource
 from checks import watchdog
+from components import confined
 from components.gpu_proof import GpuProof, GpuProofArgs
 from components.image import ContainerImage
 from components.machine import Machine
@@ -44,6 +45,8 @@ class Inference(pulumi.ComponentResource):
 
     container: docker.Container
     """The engine's container."""
+    limited: pulumi.Resource
+    """Done when the number of its processes is limited."""
     container_name: str
     """Its name on the machine."""
     address: str
@@ -96,6 +99,12 @@ class Inference(pulumi.ComponentResource):
             parts: GpuProofArgs = {"machine": machine, "image": image}
             proof.append(GpuProof(f"{name}-gpus", parts, pulumi.ResourceOptions(parent=self)).proved)
         self.container = self._container(name, image, [image.present, weights.present, *proof])
+        self.limited = machine.run(
+            f"{name}-processes",
+            {"program": confined.process_limit_program(self.container_name), "triggers": [self.container.id]},
+            parent=self,
+            depends_on=[self.container],
+        ).resource
         self.register_outputs({"container": self.container.name})
 
     def _ahead(self, name: str, source: pulumi.Output[ImageSource]) -> WeightsAhead | None:
@@ -154,6 +163,10 @@ class Inference(pulumi.ComponentResource):
             init=True,
             must_run=True,
             restart="unless-stopped",
+            capabilities=docker.ContainerCapabilitiesArgs(adds=list(confined.CAPABILITIES), drops=["ALL"]),
+            security_opts=list(confined.SECURITY_OPTIONS),
+            read_only=machine.device.apply(lambda device: device == "cpu"),
+            tmpfs=machine.device.apply(vllm.memory_folders),
             destroy_grace_seconds=vllm.STOP_GRACE_SECONDS,
             stop_timeout=vllm.STOP_GRACE_SECONDS,
             log_driver="json-file",

@@ -6,6 +6,7 @@ from typing import TypedDict
 import pulumi
 
 from catalog import vllm
+from components.confined import RUN_OPTIONS
 from components.image import ContainerImage
 from components.machine import Machine
 from components.weights import Weights
@@ -102,7 +103,8 @@ def parser_program(image: str, models: str, model: Model) -> str:
     return f"""\
 set -euo pipefail
 {variables}
-if ! told=$(docker run --rm --interactive --network none --user "$(id -u):$(id -g)" \\
+if ! told=$(docker run --rm --interactive --network none {RUN_OPTIONS} \\
+    --user "$(id -u):$(id -g)" \\
     --volume "$models:{vllm.MODELS_DIR}:ro" \\
     --env HOME=/tmp --env HF_HUB_OFFLINE=1 --env VLLM_NO_USAGE_STATS=1 --env VLLM_LOGGING_LEVEL=ERROR \\
     --entrypoint python3 "$image" - "$folder" "$parser" "$mode" 2>&1 <<'ASK'

@@ -109,7 +109,7 @@ class Readiness(pulumi.ComponentResource):
                 "triggers": [inference.container.id, edge.generation],
             },
             parent=self,
-            depends_on=[inference.container, edge.active],
+            depends_on=[inference.container, inference.limited, edge.active],
         )
         self.proved = ran.resource
         # The order has a key in it, what the gate says has none.

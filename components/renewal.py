@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from catalog.certificates import AWS_REGION, CA_DAYS, LEAF_DAYS, REFUSALS, RENEW_DAYS, TIMER_HOURS
 from catalog.haproxy import CERTIFICATE
+from components.confined import CHOSEN_OPTIONS, CHOWN_OPTIONS
 from components.machine.machine import heartbeat
 
 RELOAD_SECONDS = 30
@@ -361,13 +362,15 @@ obtain() {{
     verb="renew --no-random-sleep --days $days"
   fi
   docker rm --force "$name" >/dev/null 2>&1 || true # one that an interrupted run left
-  docker run --rm --name "$name" --network host --user "{user}" --cap-drop ALL {rights}--read-only \\
+  docker run --rm --name "$name" --network host --user "{user}" {CHOSEN_OPTIONS} {rights}\\
+    --read-only \\
     {joined} \\
     "$image" --path /state --accept-tos --email {shlex.quote(order.email)} \\
     --server {shlex.quote(order.directory)} --key-type ec256 --domains "$host" {challenge} $verb \\
     >"$part/log" 2>&1 9>&- || explain "$part/log"
   if [ ! -O "$store/certificates/$host.key" ]; then
-    docker run --rm --network none --user 0:0 --volume "$folder/$store:/state" --entrypoint chown "$image" \\
+    docker run --rm --network none {CHOWN_OPTIONS} \\
+      --user 0:0 --volume "$folder/$store:/state" --entrypoint chown "$image" \\
       -R "$(id -u):$(id -g)" /state
   fi
   chmod -R go= "$store"

@@ -2,6 +2,7 @@
 
 import shlex
 
+from components.confined import RUN_OPTIONS
 from components.machine.machine import heartbeat
 
 _FETCH = """\
@@ -70,9 +71,10 @@ if command -v flock >/dev/null; then exec 9>"$models/.lock"; flock 9; fi
 """
 """Lines of bash after which no other run of either step writes there until this one ends."""
 
-CONTAINER = """\
+CONTAINER = f"""\
 # As this user: what root wrote there the lines below could neither move nor remove.
-docker run --rm --interactive --user "$(id -u):$(id -g)" --volume "$models:/models" --env HOME=/tmp \\
+docker run --rm --interactive {RUN_OPTIONS} \\
+  --user "$(id -u):$(id -g)" --volume "$models:/models" --env HOME=/tmp \\
   --env HF_HOME=/models/.partial/.hub --env HF_XET_HIGH_PERFORMANCE=1 --env HF_HUB_DISABLE_PROGRESS_BARS=1 \\
   --entrypoint python3 "$image" -"""
 """Call of a container of $image that reads a Python program on its standard input."""

@@ -184,6 +184,8 @@ def _create_arguments(inputs: dict[str, Any]) -> dict[str, Any]:
         "read_only": take("readOnly", False),
         "cap_add": capabilities.get("adds"),
         "cap_drop": capabilities.get("drops"),
+        "security_opt": take("securityOpts", None),
+        "tmpfs": take("tmpfs", None),
         "shm_size": take("shmSize", 0) * MIB or None,
         "restart_policy": {"Name": take("restart", "no")},
         "stop_signal": take("stopSignal", None),

@@ -332,8 +332,10 @@ def test_the_edge_passes_on_to_the_port_that_the_engine_is_published_on(up: Reco
 
 
 def test_no_container_may_do_more_than_it_needs(container: Registered) -> None:
-    for name in ("privileged", "devices", "pidMode", "securityOpts", "cgroupnsMode"):
+    for name in ("privileged", "devices", "pidMode", "cgroupnsMode"):
         assert name not in container.inputs
+    assert container.inputs["securityOpts"] == ["no-new-privileges"]
+    assert container.inputs["capabilities"]["drops"] == ["ALL"]
     mounts = {volume["hostPath"] for volume in container.inputs["volumes"]}
     assert all("docker.sock" not in mount for mount in mounts)
 
@@ -928,3 +930,33 @@ def test_what_the_gate_says_of_the_engines_room_becomes_an_output_beside_the_for
     assert capacity_of(told, Model(), "gpu") == {**room, "forecast_tokens": None}
     assert capacity_of(told, Model(name="owner/other"), "cpu") == {**room, "forecast_tokens": None}
     assert capacity_of("the engine answers after 3 s\n", Model(), "cpu") is None
+
+
+# What the engine's container may not do
+
+
+def test_the_engine_keeps_one_capability(up: Recorded) -> None:
+    assert up.one(ENGINE).inputs["capabilities"]["adds"] == ["CAP_DAC_OVERRIDE"]
+
+
+def test_every_container_that_a_program_runs_for_a_moment_is_confined_too(up: Recorded) -> None:
+    programs = [str(each.inputs.get("stdin", "")) for each in up.of_type("command:local:Command")]
+    runs = [run[:400] for program in programs for run in re.split(r"docker run\b", program)[1:]]
+    assert len(runs) >= 2
+    for run in runs:
+        for option in ("--security-opt no-new-privileges", "--pids-limit", "--cap-drop ALL"):
+            assert option in run
+
+
+def test_the_number_of_the_engines_processes_is_limited_each_time_its_container_is_made(up: Recorded) -> None:
+    limit = up.one("inference-processes")
+    assert "--pids-limit" in str(limit.inputs["stdin"])
+    assert ENGINE in up.everything_before(limit)
+
+
+def test_on_a_cpu_the_engine_writes_to_memory_and_to_its_cache_alone(local: Recorded) -> None:
+    engine = local.one(ENGINE).inputs
+    assert engine["readOnly"] is True
+    assert set(engine["tmpfs"]) == {"/tmp"}
+    assert "HOME=/tmp" in engine["envs"]
+    assert [volume["containerPath"] for volume in engine["volumes"] if not volume["readOnly"]] == ["/cache"]

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from tests.conftest import Asked, FakeCommand, FakeEndpoint, RecordProgram, Reply
 
 COMMANDS = ("machine-ready", "machine-cleared", "inference-image-present", "inference-weights-present",
-            "inference-config", "inference-watchdog", "inference-parser-fits", "edge-image-present",
-            "edge-release", "edge-reload", "readiness-gate")  # fmt: skip
+            "inference-config", "inference-processes", "inference-watchdog", "inference-parser-fits",
+            "edge-image-present", "edge-release", "edge-reload", "readiness-gate")  # fmt: skip
 
 WEIRD_NAMES = ("plain", "it's", 'a "quoted" name', "two  spaces", "$HOME", "$(touch pwned)", "`touch pwned`", "*",
                "-n", "ünï ☃", "line\nbreak", "a;touch pwned", "back\\slash", "{x}", "%s", "XXXXXX")  # fmt: skip
