@@ -156,7 +156,7 @@ class Inference(pulumi.ComponentResource):
             name=self.container_name,
             image=image.reference,
             command=["--config", vllm.CONFIG_FILE],
-            envs=machine.device.apply(vllm.environment),
+            envs=pulumi.Output.all(machine.device, machine.cpus).apply(lambda known: vllm.environment(*known)),
             gpus=machine.gpus,
             device_requests=machine.device_requests,
             shm_size=vllm.SHM_MIB,

@@ -55,7 +55,9 @@ def _running(command: Sequence[str], opened: Path) -> Iterator[None]:
             time.sleep(0.05)
         yield
     finally:
-        process.terminate()
+        # Not SIGTERM: where whoever started us ignores it (`nohup`, a CI runner), ssh does so too. Nor is closing
+        # its input enough, as it waits for the connections that it forwards.
+        process.kill()
         process.communicate()
 
 

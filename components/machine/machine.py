@@ -74,6 +74,8 @@ class Machine(pulumi.ComponentResource):
     """Changes when the machine is replaced or set up anew, so that its containers are made again."""
     device: pulumi.Output[Device]
     """What the engine computes on."""
+    cpus: pulumi.Output[int]
+    """Its processors, as `nproc` counts them: threads where a core has two."""
     gpus: pulumi.Output[str | None]
     """Docker's --gpus for the engine, or None where it gets none or `device_requests` names them."""
     device_ids: Sequence[str] = ()
@@ -199,10 +201,11 @@ def heartbeat(text: str) -> str:
 
     The sleep holds none of the program's files, nor its lock (9): whoever reads the program's output, or waits
     for the lock, would else wait for the sleep's end.
+    It is killed, as a caller that ignores SIGTERM hands that down.
     """
     return f"""\
 ( while sleep 10 </dev/null >/dev/null 2>&1; do echo "{text}"; done ) 9>&- & heartbeat=$!
-trap 'kill $heartbeat 2>/dev/null || true' EXIT
+trap 'kill -KILL $heartbeat 2>/dev/null || true' EXIT
 """
 
 

@@ -67,7 +67,8 @@ def orderly_end() -> Iterator[None]:
     """
 
     def leave(number: int, _: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        # Not SIG_IGN, which every program that is started from here on would inherit.
+        signal.signal(signal.SIGTERM, lambda *_: None)
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         pytest.exit("terminated", returncode=128 + signal.SIGTERM)

@@ -323,9 +323,10 @@ def test_a_machine_says_what_it_computes_on(  # noqa: PLR0917 - fixtures and one
     docker(fake_command, runtimes)
     if smi is not None:
         fake_command.add("nvidia-smi", smi)
+    fake_command.add("nproc", "echo 96")
     done = bash(ready(tmp_path / "data", gpus=gpus), fake_command.environment)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {"device": device}
+    assert json.loads(done.stdout.splitlines()[-1]) == {"device": device, "cpus": 96}
     assert (tmp_path / "data").is_dir()
 
 
@@ -417,7 +418,7 @@ def host(
 def test_every_program_goes_to_the_machine_on_standard_input_of_one_ssh(record_program: RecordProgram) -> None:
     recorded = host(record_program)
     commands = recorded.of_type("command:local:Command")
-    assert len(commands) == 13
+    assert len(commands) == 14
     for command in commands:
         words = shlex.split(command.inputs.get("delete", command.inputs["create"]))
         assert words[0] == "ssh"
