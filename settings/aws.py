@@ -125,7 +125,7 @@ class AwsMachine(Tree):
     protected: bool = False
     """For production: termination protection, Pulumi's `protect` on what holds data, detailed monitoring."""
     gpus: Literal["auto", "none"] = "auto"
-    """auto: all GPUs of the instance. none: the CPU, for trying without a GPU."""
+    """auto: all GPUs of the instance; one that shows none ends `up`. none: the CPU, for trying without a GPU."""
     data_dir: DataDir = "/srv/seatable-vllm"
     """Absolute folder on the machine, where the data disk is mounted."""
 

@@ -88,7 +88,8 @@ def _shared(settings: Settings, machine: HostMachine | AwsMachine, stack: str) -
     return {
         "stack": stack,
         "data_dir": machine.data_dir,
-        "gpus": machine.gpus,
+        # An instance is paid for its GPU: there the CPU is used where it is asked for, and never else.
+        "gpus": "all" if isinstance(machine, AwsMachine) and machine.gpus == "auto" else machine.gpus,
         "weights_mib": int(known.weights_gib * 1024) if known else 0,
         "edge_port": settings.ports.edge,
         "engine_port": settings.ports.engine,

@@ -632,6 +632,14 @@ def test_every_docker_resource_waits_for_the_machine_its_disk_its_address_and_it
         } <= up.everything_before(resource), resource.name  # fmt: skip
 
 
+@pytest.mark.parametrize(("gpus", "looked_for"), [("auto", "all"), ("none", "none")])
+def test_the_machine_must_have_its_gpus_unless_none_are_asked_for(
+    gpus: str, looked_for: str, record: RecordAws
+) -> None:
+    # What the program does with either is in test_remote_host; it would write to this computer.
+    assert f"[ {looked_for} != none ]" in record(machine={"gpus": gpus}).one("machine-ready").inputs["stdin"]
+
+
 def test_no_program_is_sent_before_disk_and_address_are_at_the_instance(up: Recorded) -> None:
     for command in up.of_type(COMMAND):
         before = up.everything_before(command)
