@@ -24,7 +24,8 @@ import yaml
 from components.machine.aws.access import SESSION_PROGRAMS
 from components.machine.aws.instance import MAX_USER_DATA_BYTES
 from rehearsal.stack_file import stack_config
-from tests.conftest import AMI, PUBLIC_KEY, fake_key
+from tests import conftest
+from tests.conftest import AMI, PUBLIC_KEY, fake_key, offer
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand, Recorded, RecordProgram, Registered
@@ -446,7 +447,7 @@ def test_the_machine_is_of_the_type_that_it_has_landed_in(record: RecordAws) -> 
 def test_nothing_but_what_a_test_here_names_is_ignored_protected_or_retained(up: Recorded) -> None:
     for resource in up.resources:
         assert not resource.request.aliases
-        if resource.name not in (VM, VOLUME, EIP, "vm-network-subnet"):
+        if resource.name not in (VM, VOLUME, EIP, "vm-network-subnet", "dns-a", "dns-aaaa"):
             assert not resource.request.ignoreChanges
             assert not resource.request.protect
             assert not resource.request.retainOnDelete
@@ -599,6 +600,23 @@ def test_aws_is_asked_for_the_zone_only_by_the_provider_that_waits_for_the_prefl
     zones = [provider for function, provider in dev.asked if function == "aws:route53/getZone:getZone"]
     assert zones
     assert {provider.rpartition("::")[0] for provider in zones} == {dev.one("vm-aws").urn}
+
+
+def test_a_record_is_written_over_only_where_the_settings_say_so_and_its_making_is_no_later_change(
+    dev: Recorded, record: RecordAws
+) -> None:
+    ours, adopted = dev.one("dns-a"), record(domain={"adopt_record": True}).one("dns-a")
+    assert (ours.inputs["allowOverwrite"], list(ours.request.ignoreChanges)) == (False, ["allowOverwrite"])
+    assert (adopted.inputs["allowOverwrite"], list(adopted.request.ignoreChanges)) == (True, [])
+
+
+def test_a_record_that_an_interrupted_run_has_left_is_no_obstacle(
+    record: RecordAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conftest, "offer", lambda wanted: {**offer(wanted), "own_records": ["A"]})
+    found = record("prod", machine={"ipv6": True, "root_disk_gib": 151})
+    assert found.one("dns-a").inputs["allowOverwrite"] is True
+    assert found.one("dns-aaaa").inputs["allowOverwrite"] is False
 
 
 def test_without_a_zone_the_record_to_write_is_told(record: RecordAws) -> None:

@@ -477,6 +477,8 @@ def test_a_network_that_is_not_text_is_refused_with_key_and_way_out(junk: object
         (domain(tls="files", certificate="c"), "domain.key", "missing", "needs it"),
         (domain(tls="acme-http"), "domain.acme_email", "missing", "needs it"),
         (domain(tls="acme-http", acme_email="x"), "domain.acme_email", "'x'", "e-mail"),
+        (domain(adopt_record=True), "domain.adopt_record", "kind aws", "remove it"),
+        (acme(adopt_record=True), "domain.adopt_record", "kind aws", "remove it"),
         (acme(zone=None), "domain.zone", "missing", "needs it"),
         (acme(zone="other.org"), "domain.zone", "other.org", "does not hold llm.example.com"),
         (acme(zone="m.example.com"), "domain.zone", "m.example.com", "does not hold llm.example.com"),

@@ -118,7 +118,9 @@ class GpuVm(pulumi.ComponentResource):
             },
             self._own(),
         )
-        self.public = PublicAddress(self.provider, address.ipv4, computer.ipv6)
+        self.public = PublicAddress(
+            self.provider, address.ipv4, computer.ipv6, self.offer.apply(lambda known: known["own_records"])
+        )
         place = self._place(address)
         self.ssh = place.apply(lambda known: ssh_of_instance(machine, args["stack"], known))
         self.register_outputs({"place": place})
