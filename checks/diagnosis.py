@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,13 @@ class Finding:
     name: str
     detail: str
     problem: Problem | None = None
+    skipped: bool = False
+    """Whether it was not looked at; detail then says why not."""
+
+
+def not_looked_at(name: str, because: str) -> Finding:
+    """What hangs on something that has a problem."""
+    return Finding(name, f"not looked at because {because}", skipped=True)
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,14 @@ class Expected:
     data_label: str
 
 
+_OWN = re.compile(r"^cause: (?P<cause>.+)\nchange: (?P<change>.+)$", re.MULTILINE)
+"""A failure of our programs, as they write it."""
+
+
 def explained(text: str, cause: str, change: str, known: Callable[[str], Explanation | None] = explain) -> Problem:
-    """The known cause that a text shows, else the given one with the text's last line."""
+    """What a text says in our own form, else the known cause that it shows, else the given one with its end."""
+    if own := _OWN.search(text):
+        return Problem(own["cause"], own["change"])
     found = known(text)
     if found:
         return Problem(found.failure.cause, found.failure.remedy, found.evidence)

@@ -7,7 +7,6 @@ does. It changes nothing. Status 0 when all is well.
 import argparse
 import json
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -26,18 +25,20 @@ from checks.diagnosis import (
     client_finding,
     explained,
     findings,
+    not_looked_at,
 )
 from checks.endpoint import run
 from components.machine.local_docker import local_docker_host
 from components.machine.machine import DATA_LABEL
 from rehearsal.errors import RehearsalError
+from scripts.commands.aws_account import look_at_account, on_aws
 from scripts.commands.check import reaching
 from scripts.commands.deployed import outputs_of
 from scripts.commands.errors import CommandError
 from scripts.commands.places import host_of
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
 from scripts.commands.target import client_target
-from settings import Settings, SettingsError
+from settings import AwsMachine, Settings, SettingsError
 
 ROLES = ("engine", "edge")
 MACHINE_SECONDS = 300
@@ -61,6 +62,8 @@ def main(arguments: list[str]) -> int:
     problems: dict[str, list[str]] = {}
     for finding in examine(stack, secrets):
         word, style = ("problem", "bold red") if finding.problem else ("ok", "green")
+        if finding.skipped:
+            word, style = "skipped", "yellow"
         line = f"{finding.name}: {clean(finding.detail)}"
         console.print(Text.assemble((f"{word:<8}", style), line))
         if finding.problem:
@@ -86,6 +89,13 @@ def examine(stack: str, secrets: list[str]) -> Iterator[Finding]:
     yield deployed
     if outputs:
         yield changed_since_up(stack, _as_outputs(settings), outputs)
+    lost = ""
+    for finding, loses in look_at_account(stack, settings):
+        yield finding
+        lost = lost or (f"of the {finding.name}" if loses else "")
+    if lost:
+        yield not_looked_at("machine, containers, edge and client's side", lost)
+        return
     yield from _machine(stack, settings, str(outputs.get("endpoint", "http://")))
     if outputs:
         yield from _client_side(stack, settings, outputs)
@@ -136,7 +146,7 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
     try:
         done = run_on_machine(stack, settings, facts_program(json.dumps(order)))
     except (SettingsError, CommandError) as error:
-        yield Finding("machine", "is not reached", Problem(str(error), "mend that, then run this again"))
+        yield Finding("machine", "is not reached", explained(str(error), str(error), "correct that"))
         return
     except (OSError, subprocess.TimeoutExpired) as error:
         yield Finding("machine", "is not reached", explained(str(error), str(error), NEEDS))
@@ -145,8 +155,9 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
         facts = json.loads(done.stdout.strip().rpartition("\n")[2])
     except ValueError:
         told = done.stderr or done.stdout
-        own = re.search(r"^cause: (.+)\nchange: (.+)$", told, re.MULTILINE)
-        problem = Problem(*own.groups()) if own else explained(told, "the machine does not run our program", NEEDS)
+        problem = explained(told, "the machine does not run our program", NEEDS)
+        if isinstance(settings.machine, AwsMachine):
+            problem = on_aws(told, problem, settings.machine)
         yield Finding("machine", "is not reached", problem)
         return
     yield from findings(expected, facts)
