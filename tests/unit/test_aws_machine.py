@@ -241,7 +241,8 @@ def test_doctor_asks_the_account_first_and_not_a_machine_that_is_stopped(
     here.aws.ec2.stop_instances(InstanceIds=[make_instance(here)])
     told = examined()
     assert "problem AWS instance: " in told
-    assert "skipped machine, containers, edge and client's side: not looked at because of the AWS instance" in told
+    assert "skipped machine, containers and edge: not looked at because of the AWS instance" in told
+    assert "skipped client's side: not looked at because of the AWS instance" in told
     assert told.count("cause: ") == 2, "the changed file of this test's outputs, and the stop"
     assert "machine.ssh" not in told
 
