@@ -116,7 +116,7 @@ STATES: dict[str, tuple[dict[str, Any], str, str]] = {
     "ended-for-a-reason-nobody-knows": (
         {"entrypoint": ["sh", "-c", "echo AssertionError: new; exit 3"]},
         "exited",
-        "ended with status 3",
+        "vLLM: new",
     ),
     "hung": (
         {

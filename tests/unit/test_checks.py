@@ -437,6 +437,15 @@ def test_what_every_request_would_be_answered_is_told_once(status: int, fake_end
     assert others == {f"not looked at because of: {failed[0].name}"}
 
 
+def test_an_answer_to_another_key_says_nothing_of_the_clients_own(fake_endpoint: FakeEndpoint) -> None:
+    asked = {None: 401, "x" * 64: 403}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(endpoint, "ask", lambda *_, key, **__: endpoint.Answer(asked.get(key, 200), "{}"))
+        verdicts = list(run(target(fake_endpoint)))
+    assert "with a wrong key: answered 403" in verdicts[0].detail
+    assert not any(verdict.skipped for verdict in verdicts)
+
+
 def test_a_certificate_that_is_refused_is_the_one_failure_of_all_checks(
     fake_endpoint: FakeEndpoint, secure: int
 ) -> None:
