@@ -191,10 +191,16 @@ def what_stays(stack: AwsStack) -> list[str]:
 
 
 def aws_stack(stack: str, settings: Settings, project: Path = PROJECT) -> AwsStack | None:
-    """The stack where its machine is made on AWS, else None. CommandError where no region is named."""
+    """The stack where its machine is made on AWS, else None.
+
+    CommandError where no region is named, or a zone is of another.
+    """
     if not isinstance(settings.machine, AwsMachine):
         return None
-    return AwsStack(stack, settings.machine, region_of(stack, project), project)
+    aws = region_of(stack, project)
+    if elsewhere := settings.machine.zone_elsewhere(aws.region):
+        raise failure(*elsewhere)
+    return AwsStack(stack, settings.machine, aws, project)
 
 
 def region_of(stack: str, project: Path = PROJECT) -> Aws:

@@ -175,10 +175,10 @@ def test_every_problem_is_told_at_once_each_with_its_way_out() -> None:
     )  # fmt: skip
     found = judge(wants, replace(EMPTY, addresses=[{}] * 5))
     assert found.offer is None
-    assert len(found.problems) == 6
+    assert len(found.problems) == 5
     lines = str(found).splitlines()
     assert lines[0] == "phase: AWS account"
-    assert [line.partition(":")[0] for line in lines[1:]] == ["cause", "change"] * 6
+    assert [line.partition(":")[0] for line in lines[1:]] == ["cause", "change"] * 5
 
 
 def test_an_account_that_answers_nothing_but_the_image_is_warned_about_and_never_refused() -> None:
@@ -328,6 +328,32 @@ def test_a_zone_of_another_region_and_one_that_the_account_lacks_are_refused() -
     assert "eu-west-1a is not in aws:region eu-central-1" in found[0]
     assert "has no zone eu-central-1f" in found[1]
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("wants", "account", "cause"),
+    [
+        ({"instance_types": ["g6.xlarg"], "instance_type": "g6.xlarg"}, EMPTY, "EC2 has no g6.xlarg"),
+        ({"instance_types": ["p3.2xlarge"], "instance_type": "p3.2xlarge"},
+         replace(EMPTY, quotas={"L-417A185B": 0}), "p3.2xlarge does not run vLLM"),
+        ({"zones": ["eu-west-1a"]}, RUNNING, "eu-west-1a is not in aws:region"),
+        ({"zones": ["eu-central-1f"]}, RUNNING, "no zone eu-central-1f"),
+        ({"zones": ["eu-west-1a"], "reservation": "cr-0a"},
+         replace(EMPTY, reservations=[{"InstanceType": "g6.xlarge", "AvailabilityZone": "eu-central-1a"}]),
+         "eu-west-1a is not in aws:region"),
+        ({"reservation": "cr-0a"}, replace(EMPTY, reservations=[
+            {"State": "expired", "InstanceType": "p5.48xlarge", "AvailabilityZone": "eu-central-1c"}]),
+         "is expired"),
+        ({"zones": ["eu-central-1f"], "subnet": "subnet-0a"},
+         replace(EMPTY, subnets=[{"SubnetId": "subnet-0a", "AvailabilityZone": "eu-central-1a"}]),
+         "no zone eu-central-1f"),
+        ({"domain": {"host": "llm.example.com", "zone": "example.com", "zone_id": None, "adopt_record": False}},
+         replace(EMPTY, hosted_zones=[], records=[{"Name": "llm.example.com.", "Type": "A"}]), "no hosted zone"),
+    ],
+)  # fmt: skip
+def test_no_rule_speaks_of_what_another_has_made_void(wants: dict[str, Any], account: Account, cause: str) -> None:
+    (found,) = problems(wanted(**wants), account)
+    assert cause in found
 
 
 # The machine that is there
