@@ -54,17 +54,20 @@ def _remote_host(settings: Settings, machine: HostMachine, stack: str) -> Remote
 def _made_on_aws(settings: Settings, machine: AwsMachine, stack: str) -> RemoteHost:
     # Only here: AWS's package takes seconds to load, which no other stack is to wait for.
     from components.machine.aws.gpu_vm import GpuVm  # noqa: PLC0415
+    from components.machine.aws.preflight import preflight  # noqa: PLC0415
 
     refuse_docker_variables(kind="aws")
     require_session_programs(machine)
+    region, key = region_of(machine), public_key(machine)
     vm = GpuVm(
         "vm",
         {
             "stack": stack,
             "settings": settings,
             "machine": machine,
-            "region": region_of(machine),
-            "public_key": public_key(machine),
+            "region": region,
+            "public_key": key,
+            "offer": preflight(settings),
         },
     )
     made: MadeMachine = {

@@ -517,8 +517,7 @@ def ask_in_pulumi(tree: Settings, config: dict[str, str], *, preview: bool = Fal
 
         @pulumi.runtime.test  # type: ignore[untyped-decorator]
         async def asking() -> None:
-            parent = pulumi.ComponentResource("seatable-vllm:index:Some", "some")
-            seen.append(await preflight(tree, parent=parent).future())
+            seen.append(preflight(tree))
 
         asking()
 
@@ -532,7 +531,7 @@ def test_the_offer_is_asked_for_in_an_up_and_in_a_preview_and_its_price_is_shown
 ) -> None:
     told = list[tuple[str, str]]()
     for kind in ("info", "warn"):
-        monkeypatch.setattr(pulumi.log, kind, lambda text, _, kind=kind: told.append((kind, text)))
+        monkeypatch.setattr(pulumi.log, kind, lambda text, kind=kind: told.append((kind, text)))
     answers, seen = ask_in_pulumi(settings(), {"aws:region": REGION, "aws:profile": "work"}, preview=preview)
     assert seen == [OFFER]
     assert told == [("warn", "so"), ("info", "1 USD/h")]

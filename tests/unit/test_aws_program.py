@@ -705,6 +705,19 @@ def test_the_machine_is_told_with_its_type_place_and_price(dev: Recorded) -> Non
 # What is refused before anything is asked for
 
 
+def test_an_account_that_is_not_ready_ends_the_program_with_nothing_in_the_state(
+    record: RecordAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(wanted: Mapping[str, Any]) -> Any:
+        raise pulumi.RunError(f"phase: AWS account\ncause: {wanted['stack']} has no quota\nchange: ask for one")
+
+    monkeypatch.setattr(conftest, "offer", refuse)
+    refused = record("prod", may_fail=True, machine={"root_disk_gib": 152})
+    assert refused.error is not None
+    assert "prod has no quota" in str(refused.error)
+    assert [each.name for each in refused.resources] == []
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
