@@ -480,7 +480,7 @@ def host(
 def test_every_program_goes_to_the_machine_on_standard_input_of_one_ssh(record_program: RecordProgram) -> None:
     recorded = host(record_program)
     commands = recorded.of_type("command:local:Command")
-    assert len(commands) == 13
+    assert len(commands) == 14
     for command in commands:
         words = shlex.split(command.inputs.get("delete", command.inputs["create"]))
         assert words[0] == "ssh"
