@@ -21,6 +21,7 @@ from aws_account.session import (
 from catalog.aws.account import ADDRESS_QUOTA, Account, Shape, Unanswered, Wanted
 from catalog.aws.images import FALLBACK_NAME, OWNER, parameter_for
 from catalog.aws.instance_types import processor_of, quota_code
+from catalog.aws.rules.network import public_zones, zone_id
 from catalog.aws.tags import tags_of
 
 if TYPE_CHECKING:
@@ -52,7 +53,10 @@ def read_account(wanted: Wanted) -> Account:
     _refuse_where_the_region_is_off(session, wanted["region"], answers)
     quotas = {name: answers.pop(name) for name in list(answers) if name.startswith("L-")}
     image_id, images = answers.pop("image")
-    return Account(**answers, quotas=quotas, image_id=image_id, images=images)
+    hosted_zones, records = answers.pop("name", (None, None))
+    return Account(
+        **answers, quotas=quotas, image_id=image_id, images=images, hosted_zones=hosted_zones, records=records
+    )
 
 
 def _refuse_where_the_region_is_off(session: boto3.Session, region: str, answers: Mapping[str, Any]) -> None:
@@ -137,7 +141,7 @@ class Questions:
                 CapacityReservationIds=[wanted["reservation"]],
             )
         if _asks_for_a_zone(wanted):
-            asked["hosted_zones"] = self._hosted_zones
+            asked["name"] = self._name
         return asked
 
     def _pages(self, call: str, key: str, **arguments: Any) -> Question:
@@ -208,6 +212,21 @@ class Questions:
             Owners=[OWNER], Filters=[{"Name": name, "Values": [value]} for name, value in filters.items()]
         )["Images"]
         return sorted(images, key=lambda image: str(image.get("CreationDate")))[-1:]
+
+    def _name(self) -> tuple[Sequence[Shape] | Unanswered, Sequence[Shape] | Unanswered | None]:
+        """The hosted zones that may hold the endpoint's name, and the name's records where one zone is meant."""
+        wanted, route53, zones = self._wanted, self._route53, self._hosted_zones()
+        meant = public_zones(wanted, Account(hosted_zones=zones))
+        if wanted["domain"] is None or route53 is None or len(meant) != 1:
+            return zones, None
+        zone, host = zone_id(meant[0]), wanted["domain"]["host"]
+
+        def question() -> Sequence[Shape]:
+            # Sorted by name: those of one name stand together, and there are a handful of types.
+            answer = route53.list_resource_record_sets(HostedZoneId=zone, StartRecordName=host)
+            return [each for each in answer["ResourceRecordSets"] if each["Name"].rstrip(".").lower() == host]
+
+        return zones, ask("route53:ListResourceRecordSets", lambda: found(question))
 
     def _hosted_zones(self) -> Sequence[Shape] | Unanswered:
         domain, route53 = self._wanted["domain"], self._route53

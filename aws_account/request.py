@@ -42,4 +42,8 @@ def request_of(
 
 
 def _domain(domain: Domain | None) -> WantedDomain | None:
-    return WantedDomain(host=domain.host, zone=domain.zone, zone_id=domain.zone_id) if domain else None
+    if domain is None:
+        return None
+    return WantedDomain(
+        host=domain.host, zone=domain.zone, zone_id=domain.zone_id, adopt_record=domain.adopt_record
+    )

@@ -199,8 +199,8 @@ def _defaults(answer_seconds: int) -> str:
 defaults
     mode http
     log global
-    # The client's name and never a header: no key may reach a log.
-    log-format "%ci client=%[var(txn.client)] %HM %[var(txn.path),json(utf8s)] %ST %B bytes %Ta ms %tsc"
+    # The client's name and never a header: no key may reach a log. Of the path only what is printed as one word.
+    log-format '%ci client=%[var(txn.client)] %HM %[var(txn.path),regsub("[^!-~]",?,g)] %ST %B bytes %Ta ms %tsc'
     option dontlognull
     # Each event of a stream goes out as it is made; the kernel would else hold it back for up to 200 ms.
     option http-no-delay

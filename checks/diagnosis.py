@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,13 +43,28 @@ class Finding:
     name: str
     detail: str
     problem: Problem | None = None
+    skipped: bool = False
+    """Whether it was not looked at; detail then says why not."""
+    cuts: bool = True
+    """Whether a problem of it also ends what hangs on it: nothing of that is then looked at."""
+
+    @property
+    def broken(self) -> bool:
+        """Whether what hangs on it cannot be well."""
+        return self.problem is not None and self.cuts
+
+
+def not_looked_at(name: str, because: str) -> Finding:
+    """What hangs on something that has a problem."""
+    return Finding(name, f"not looked at because {because}", skipped=True)
 
 
 @dataclass(frozen=True)
 class Expected:
     """What should be there. stack: its name. containers: names by role. data_dir: as the stack's file has it.
 
-    ports: by role, the loopback listener's among them where there is one.
+    ports: by role, the loopback listener's among them where there is one. model: its id. unmade: why something may
+    not be there yet, where that is known already.
     """
 
     stack: str
@@ -56,10 +72,18 @@ class Expected:
     ports: Mapping[str, int]
     data_dir: str
     data_label: str
+    model: str = ""
+    unmade: str = ""
+
+
+_OWN = re.compile(r"^cause: (?P<cause>.+)\nchange: (?P<change>.+)$", re.MULTILINE)
+"""A failure of our programs, as they write it."""
 
 
 def explained(text: str, cause: str, change: str, known: Callable[[str], Explanation | None] = explain) -> Problem:
-    """The known cause that a text shows, else the given one with the text's last line."""
+    """What a text says in our own form, else the known cause that it shows, else the given one with its end."""
+    if own := _OWN.search(text):
+        return Problem(own["cause"], own["change"])
     found = known(text)
     if found:
         return Problem(found.failure.cause, found.failure.remedy, found.evidence)
@@ -69,28 +93,57 @@ def explained(text: str, cause: str, change: str, known: Callable[[str], Explana
 
 
 def findings(expected: Expected, facts: Mapping[str, Any]) -> Iterator[Finding]:
-    """What there is to say of a machine, the one to mend first standing first."""
+    """What there is to say of a machine, the first broken link standing first.
+
+    What hangs on that link has no problem of its own: it is said not to have been looked at.
+    """
     yield _docker(facts["docker"])
     for path, free in facts["free_mib"].items():
         yield _disk(path, int(free))
     if facts["docker"]["complaint"]:
+        yield not_looked_at("weights, containers, ports and edge", "Docker does not answer")
         return
-    running = set()
+    broken, running = expected.unmade, set()
+    if facts["containers"].get("engine") is None and not broken:
+        finding = _weights(expected, there=bool(facts.get("weights", True)))
+        broken = "of the weights" if finding.broken else ""
+        yield finding
     for role, name in expected.containers.items():
         seen = facts["containers"].get(role)
-        yield _container(expected, name, seen)
+        finding = not_looked_at(name, broken) if seen is None and broken else _container(expected, name, seen)
+        broken = broken or (f"of {name}" if finding.broken else "")
+        yield finding
         if seen and seen["status"] in ("running", "restarting", "paused"):
             running.add(role)
-    for role, port in expected.ports.items():
-        listening = facts["listening"][role]
-        if role != LOOPBACK:
-            yield _port(role, port, listening=listening, ours=role in running)
-        elif listening or "edge" not in running:
-            yield _port(role, port, listening=listening, ours=bool(facts["loopback"]["in_force"]))
-        else:
-            yield _without_loopback(expected, port)
+    yield from _ports(expected, facts, running)
     if "edge" in running:
         yield _edge(expected, facts["edge"])
+    else:
+        yield not_looked_at("edge configuration", f"{expected.containers['edge']} does not run")
+
+
+def _weights(expected: Expected, *, there: bool) -> Finding:
+    """Asked where no engine is: it is made when they are whole."""
+    if there:
+        return Finding("weights", "there")
+    problem = Problem(
+        f"the weights of {expected.model} are not whole on the machine, so no engine was made",
+        f"scripts/up {expected.stack} fetches them; where that fails it says why: most often "
+        "seatable-vllm:model.name, seatable-vllm:hugging_face_token or the way to the model hub",
+    )
+    return Finding("weights", "are not there", problem)
+
+
+def _ports(expected: Expected, facts: Mapping[str, Any], running: Collection[str]) -> Iterator[Finding]:
+    for role, port in expected.ports.items():
+        listening, owner = facts["listening"][role], "edge" if role == LOOPBACK else role
+        ours = bool(facts["loopback"]["in_force"]) if role == LOOPBACK else owner in running
+        if not listening and owner not in running:
+            yield not_looked_at(f"port {port} ({role})", f"{expected.containers[owner]} does not run")
+        elif role == LOOPBACK and not listening:
+            yield _without_loopback(expected, port)
+        else:
+            yield _port(role, port, listening=listening, ours=ours)
 
 
 def _docker(seen: Mapping[str, str]) -> Finding:
@@ -107,7 +160,7 @@ def _disk(path: str, free: int) -> Finding:
     if free >= MIN_FREE_MIB:
         return Finding("disk", f"{free} MiB free at {path}")
     text = f"seatable-vllm: disk nearly full: {free} MiB free at {path}, {MIN_FREE_MIB} wanted"
-    return Finding("disk", f"{free} MiB free at {path}", explained(text, "", ""))
+    return Finding("disk", f"{free} MiB free at {path}", explained(text, "", ""), cuts=False)
 
 
 def _container(expected: Expected, name: str, seen: Mapping[str, Any] | None) -> Finding:
@@ -174,7 +227,7 @@ def _port(role: str, port: int, *, listening: bool, ours: bool) -> Finding:
 def _without_loopback(expected: Expected, port: int) -> Finding:
     cause = f"the edge runs and does not listen on port {port} (seatable-vllm:ports.loopback)"
     change = f"scripts/up {expected.stack}, which loads its configuration again"
-    return Finding(f"port {port} ({LOOPBACK})", "nobody listens", Problem(cause, change))
+    return Finding(f"port {port} ({LOOPBACK})", "nobody listens", Problem(cause, change), cuts=False)
 
 
 def _edge(expected: Expected, seen: Mapping[str, str]) -> Finding:
@@ -187,7 +240,7 @@ def _edge(expected: Expected, seen: Mapping[str, str]) -> Finding:
         return Finding(name, f"{in_force} in force")
     problem = Problem(f"the edge answers with configuration {in_force}, and {on_disk} is on the disk",
                       f"{up}, which loads it again")  # fmt: skip
-    return Finding(name, f"{in_force} in force, {on_disk} expected", problem)
+    return Finding(name, f"{in_force} in force, {on_disk} expected", problem, cuts=False)
 
 
 def changed_since_up(stack: str, file: Mapping[str, Any], deployed: Mapping[str, Any]) -> Finding:
@@ -197,17 +250,16 @@ def changed_since_up(stack: str, file: Mapping[str, Any], deployed: Mapping[str,
         return Finding("stack file", "as it was deployed")
     names = ", ".join(changed)
     problem = Problem(f"the stack's file was changed since the last up: {names}", f"scripts/up {stack}")
-    return Finding("stack file", f"changed: {names}", problem)
+    return Finding("stack file", f"changed: {names}", problem, cuts=False)
 
 
 def client_finding(engine: str, verdict: Verdict) -> Finding:
     """A check of the endpoint, as a finding. engine: its container's name, for where to look on."""
-    if verdict.passed:
-        return Finding(verdict.name, verdict.detail)
+    if verdict.passed or verdict.skipped:
+        return Finding(verdict.name, verdict.detail, skipped=verdict.skipped)
     change = f"see what the engine's log says of it: docker logs {engine}"
+    if "no TLS" in verdict.detail or "no answer" in verdict.detail:
+        change = (
+            "see that nothing between here and seatable-vllm:ports.edge of the machine changes or cuts connections"
+        )
     return Finding(verdict.name, verdict.detail, explained(verdict.detail, verdict.detail, change))
-
-
-def answers_nobody(finding: Finding) -> bool:
-    """Whether a failed check says that asking on is of no use."""
-    return finding.problem is not None and ("no answer" in finding.detail or "answered 50" in finding.detail)

@@ -28,6 +28,10 @@ ENGINE_PATHS = (
 """Routes that vLLM serves without asking for a key; none may be reached through the edge."""
 
 
+SERVES_NOBODY = (401, 403, 502, 503, 504)
+"""Statuses of the edge that any request of this client gets: its key, its address, an engine that is away."""
+
+
 HELD_BACK = 0.9
 """A stream whose first piece comes later than this part of its whole time was collected on the way."""
 
@@ -65,6 +69,15 @@ _WEATHER: dict[str, Any] = {
 
 class Failed(Exception):  # noqa: N818 - reads as the verdict it is
     """A check did not pass; the text says what was seen and what was wanted."""
+
+    for_all = False
+    """Whether every other check would fail for the same reason."""
+
+
+class NotServed(Failed):
+    """Nobody answers, or whoever does refuses all that this client asks."""
+
+    for_all = True
 
 
 @dataclass(frozen=True)
@@ -108,9 +121,11 @@ class Verdict:
     name: str
     passed: bool
     detail: str
+    skipped: bool = False
+    """Whether it was not looked at; detail then says why not."""
 
 
-class Untrusted(Failed):
+class Untrusted(NotServed):
     """The certificate that was shown is not one for this name that can be trusted."""
 
 
@@ -172,15 +187,17 @@ def ask(
     except ssl.SSLCertVerificationError as error:
         raise Untrusted(f"the certificate for {url.hostname} is refused: {error.verify_message}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise Failed(f"{method} {path}: no answer from {url.netloc}: {error}") from error
+        raise NotServed(f"{method} {path}: no answer from {url.netloc}: {error}") from error
     finally:
         connection.close()
     return Answer(response.status, b"".join(pieces).decode(errors="replace"), tuple(arrivals))
 
 
-def _expect(answer: Answer, status: int, what: str) -> Answer:
+def _expect(answer: Answer, status: int, what: str, *, ours: bool = True) -> Answer:
+    """The answer, where it has this status. ours: whether the client's own requests would get the same."""
     if answer.status != status:
-        raise Failed(f"{what}: answered {answer.status}, wanted {status}: {answer.text[:200]}")
+        kind = NotServed if ours and answer.status in SERVES_NOBODY else Failed
+        raise kind(f"{what}: answered {answer.status}, wanted {status}: {answer.text[:200]}")
     return answer
 
 
@@ -205,7 +222,7 @@ def certificate_is_valid(target: Target) -> str:
         except ssl.SSLCertVerificationError as error:
             ended = error.verify_message
         except OSError as error:
-            raise Failed(f"no TLS with {target.base_url}: {error}") from error
+            raise NotServed(f"no TLS with {target.base_url}: {error}") from error
         else:
             return f"{vouching}; good until {(shown or {}).get('notAfter', '?')}"
         finally:
@@ -216,7 +233,7 @@ def certificate_is_valid(target: Target) -> str:
 def key_is_asked_for(target: Target) -> str:
     """No key and a wrong key are refused with 401."""
     _expect(ask(target, "GET", "/v1/models", key=None), 401, "without a key")
-    _expect(ask(target, "GET", "/v1/models", key="x" * 64), 401, "with a wrong key")
+    _expect(ask(target, "GET", "/v1/models", key="x" * 64), 401, "with a wrong key", ours=False)
     return "401 without a key and with a wrong one"
 
 
@@ -389,13 +406,19 @@ GATE_CHECKS = (key_is_asked_for, model_is_listed, completion_is_real, engine_is_
 def run(target: Target, checks: tuple[Callable[[Target], str], ...] = CHECKS) -> Iterator[Verdict]:
     """The verdicts, one after the other, that on the certificate first where there is one.
 
-    A check that cannot read an answer fails; it never raises.
+    A check that cannot read an answer fails; it never raises. After a failure that all would have in common the
+    others are not run.
     """
+    ended = ""
     for check in (certificate_is_valid, *checks) if target.base_url.startswith("https:") else checks:
         name = check.__name__.replace("_", " ")
+        if ended:
+            yield Verdict(name, False, f"not looked at because of: {ended}", skipped=True)
+            continue
         try:
             yield Verdict(name, True, check(target))
         except Failed as failure:
+            ended = name if failure.for_all else ""
             yield Verdict(name, False, str(failure))
         except (KeyError, IndexError, TypeError) as error:
             yield Verdict(name, False, f"the answer lacks a part: {error!r}")

@@ -122,6 +122,7 @@ def collect(order: dict[str, Any]) -> dict[str, Any]:
         "edge": {"on_disk": _live(order["data_dir"]), "in_force": in_force, "complaint": why},
         "loopback": {"in_force": loopback},
         "listening": {role: _listens("127.0.0.1", port) for role, port in order["ports"].items()},
+        "weights": os.path.isfile(f"{order['data_dir']}/models/{order['model']}/config.json"),  # noqa: PTH113
         "free_mib": dict(_free_mib(path) for path in (order["data_dir"], *([root] if root else []))),
     }
 
@@ -129,8 +130,8 @@ def collect(order: dict[str, Any]) -> dict[str, Any]:
 def main(text: str) -> int:
     """Prints the facts as JSON.
 
-    text: JSON with `containers` (name by role), `ports` (by role), `data_dir`, `edge_url` and `loopback_url` (what
-    the edge answers there by itself; the second may be None).
+    text: JSON with `containers` (name by role), `ports` (by role), `data_dir`, `model`, `edge_url` and
+    `loopback_url` (what the edge answers there by itself; the second may be None).
     """
     print(json.dumps(collect(json.loads(text))))
     return 0

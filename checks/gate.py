@@ -220,9 +220,13 @@ def main(text: str) -> int:
         for verdict in endpoint.run(order.target, endpoint.GATE_CHECKS):
             say(f"{'ok' if verdict.passed else 'FAILED'}: {verdict.name}: {verdict.detail}")
             if not verdict.passed:
+                known = explain(verdict.detail)
+                remedy = (
+                    f"correct what the engine's log says of it (docker logs {order.engine}), then run up again"
+                )
                 raise GateFailed(
                     f"phase: endpoint checked\ncause: {verdict.name}: {verdict.detail}\n"
-                    f"change: what the engine's log says of it (docker logs {order.engine}), then run up again"
+                    f"change: {known.failure.remedy if known else remedy}"
                 )
     except GateFailed as failure:
         say(str(failure))

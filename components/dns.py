@@ -45,22 +45,26 @@ class Dns(pulumi.ComponentResource):
         self.made = zone is not None
         lines = []
         for kind, address in addresses.items():
-            there = address if zone is None else self._record(name, kind, domain.host, zone, address)
+            there = address if zone is None else self._record(f"{name}-{kind.lower()}", kind, args, zone)
             lines.append(pulumi.Output.concat(f"{domain.host}. {TTL_SECONDS} IN {kind} ", there))
         self.records = pulumi.Output.all(*lines)
         self.register_outputs({"records": self.records})
 
-    def _record(
-        self, name: str, kind: str, host: str, zone: pulumi.Output[str], address: pulumi.Output[str]
-    ) -> pulumi.Output[str]:
+    def _record(self, name: str, kind: str, args: DnsArgs, zone: pulumi.Output[str]) -> pulumi.Output[str]:
+        domain, public = args["domain"], args["public"]
+        address = public.ipv4 if kind == "A" or public.ipv6 is None else public.ipv6
+        adopt = domain.adopt_record
         record = aws.route53.Record(
-            f"{name}-{kind.lower()}",
+            name,
             zone_id=zone,
-            name=host,
+            name=domain.host,
             type=kind,
             ttl=TTL_SECONDS,
             records=[address],
-            opts=pulumi.ResourceOptions(parent=self),
+            # One of somebody else's has been refused by the preflight, and would be by Route 53.
+            allow_overwrite=adopt or public.own_records.apply(lambda own: kind in own),
+            # It says how the record was made; that it is there now must not show as a change in the next run.
+            opts=pulumi.ResourceOptions(parent=self, ignore_changes=None if adopt else ["allowOverwrite"]),
         )
         return pulumi.Output.all(address, record.fqdn).apply(lambda known: str(known[0]))
 

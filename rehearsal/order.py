@@ -85,7 +85,10 @@ def program_order(stack: str, project: Path = PROJECT) -> list[Part]:
         waiting = {name: _direct(seen, name) for name in seen.resources}
         waiting |= {name: _of_question(seen, name) for name in seen.questions}
         for question in seen.questions:
-            without = _watched(stack, config, project, unanswered=question)
+            # The program itself waits for the account's answer, and registers nothing before.
+            without = (
+                _Seen({}, {}) if question == ACCOUNT else _watched(stack, config, project, unanswered=question)
+            )
             for name in waiting.keys() - {question}:
                 if _is_held_up(name, seen, without):
                     waiting[name].add(question)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
@@ -18,6 +19,9 @@ from settings.words import (
     narrow_network,
     text_like,
 )
+
+REGION_OF = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
+"""The region that a zone's name begins with."""
 
 LARGEST_EBS_GIB = 65536
 """GiB; the largest gp3 volume (EC2's CreateVolume)."""
@@ -125,7 +129,7 @@ class AwsMachine(Tree):
     protected: bool = False
     """For production: termination protection, Pulumi's `protect` on what holds data, detailed monitoring."""
     gpus: Literal["auto", "none"] = "auto"
-    """auto: all GPUs of the instance. none: the CPU, for trying without a GPU."""
+    """auto: all GPUs of the instance; one that shows none ends `up`. none: the CPU, for trying without a GPU."""
     data_dir: DataDir = "/srv/seatable-vllm"
     """Absolute folder on the machine, where the data disk is mounted."""
 
@@ -138,6 +142,17 @@ class AwsMachine(Tree):
     def zone(self) -> str | None:
         """The availability zone that the program asks for; None: the first that offers the type, by name."""
         return self.placed.zone if self.placed else self.zones[0] if self.zones else None
+
+    def zone_elsewhere(self, region: str) -> tuple[str, str] | None:
+        """Cause and change where a zone is of another region than aws:region; None where all are of it."""
+        named = dict.fromkeys(self.zones, "zones") | ({self.placed.zone: "placed.zone"} if self.placed else {})
+        for zone, setting in named.items():
+            if (own := REGION_OF.match(zone)) and own[0] != region:
+                return (
+                    f"seatable-vllm:machine.{setting}: {zone} is not in aws:region {region}",
+                    f"name zones of {region}, such as {region}a, or set aws:region to {own[0]}",
+                )
+        return None
 
     @model_validator(mode="after")
     def _access_market_and_cost_fit(self) -> AwsMachine:
@@ -162,5 +177,5 @@ class AwsMachine(Tree):
             yield "reservation: a spot machine cannot start in a reservation; keep one of them"
         if self.cost.time_zone != "UTC" and not self.cost.stop_at:
             yield "cost.time_zone: is for stop_at; set that, or remove it"
-        if self.zones and len({zone.rstrip("abcdefghij") for zone in self.zones}) > 1:
+        if len({found[0] for zone in self.zones if (found := REGION_OF.match(zone))}) > 1:
             yield f"zones: {', '.join(self.zones)} are of several regions; a stack has one (aws:region)"

@@ -32,6 +32,9 @@ class Domain(Tree):
     """acme-dns, and every source on a machine of kind aws: the Route 53 zone that the host lies in."""
     zone_id: ZoneId | None = None
     """Likewise: that zone's id; with it the machine need not be allowed to list zones."""
+    adopt_record: bool = False
+    """A machine of kind aws with a zone: whether a record of the host that is there already is taken over. It then
+    leads to the machine, and goes with the stack; where it led before is not restored."""
     acme_email: EmailAddress | None = None
     """acme-*: where the CA writes to."""
     acme_staging: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ def parse(values: Mapping[str, object]) -> Settings:
     problems += _half_a_pair(values)
     known = {key: value for key, value in values.items() if key in Settings.model_fields}
     settings, errors = _validate(known)
+    errors = _of_its_kind(errors)
     problems += [line for error in errors for line in _explain(error)]
     if errors:
         # Rules over several settings are not tried while one of them is broken; try them on the rest.
@@ -70,6 +72,35 @@ def _validate(values: Mapping[str, object]) -> tuple[Settings | None, list[Any]]
         return None, list(error.errors())
 
 
+def _of_its_kind(errors: Sequence[Any]) -> list[Any]:
+    """The errors without settings that are unknown only because the machine's kind is."""
+    unknown = any(_place(error) == ["machine", "kind"] for error in errors)
+    return [
+        error
+        for error in errors
+        if not (unknown and error["type"] == "extra_forbidden" and _place(error)[0] == "machine")
+    ]
+
+
+_SOME_MACHINES: Mapping[str, Mapping[str, object]] = {
+    "local": {"kind": "local"},
+    "host": {"kind": "host", "ssh": "some@some.example"},
+    "aws": {"kind": "aws", "instance_types": ["some.type"], "admin_cidrs": ["198.51.100.1/32"]},
+}
+"""A machine of each kind that breaks no rule."""
+
+
+def _some_machine(section: object) -> Mapping[str, object]:
+    """A machine of the kind that is meant, so that rules between it and other settings go by that."""
+    given = section if isinstance(section, dict) else {}
+    if given.get("kind") in _SOME_MACHINES:
+        return _SOME_MACHINES[given["kind"]]
+    near = difflib.get_close_matches(str(given.get("kind")), _SOME_MACHINES, n=1)
+    return _SOME_MACHINES[
+        near[0] if near else "aws" if "instance_types" in given else "host" if "ssh" in given else "local"
+    ]
+
+
 _SOME_CLIENT = {"kind": "openai", "cidrs": ["127.0.0.1/32"]}
 
 
@@ -88,6 +119,8 @@ def _without(values: Mapping[str, object], errors: Sequence[Any]) -> dict[str, o
                 section[inner[0]] = stand_in
             else:
                 left["domain"] = dict(_SOME_DOMAIN)
+        elif first == "machine" and (not inner or inner == ["kind"]):
+            left["machine"] = dict(_some_machine(section))
         elif not inner or not isinstance(section, dict):
             left.pop(first, None)
         elif first == "ports" and inner[0] in Ports.model_fields:

@@ -47,7 +47,7 @@ class HostMachine(Tree):
     host_key: HostKey | None = None
     """The machine's public host key; no other is accepted. None: the one of the first contact is kept."""
     gpus: Annotated[Literal["auto", "none"] | int | list[str], BeforeValidator(_gpus)] = "auto"
-    """auto: all NVIDIA GPUs, or the CPU where there is none. none: the CPU. A number: so many. A list: these."""
+    """auto: all NVIDIA GPUs, the CPU where there is no card. none: the CPU. A number: so many. A list: these."""
     data_dir: DataDir = "/srv/seatable-vllm"
     """Absolute folder on the machine for weights, caches and keys."""
 

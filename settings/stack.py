@@ -197,7 +197,15 @@ class Settings(Tree):
 
     def _problems_of_the_zone(self) -> Iterable[str]:
         """A zone is for the certificate's proof, and for the record of a machine that the program makes."""
-        if self.domain is None or self.domain.tls == "acme-dns" or isinstance(self.machine, AwsMachine):
+        if self.domain is None:
+            return
+        on_aws = isinstance(self.machine, AwsMachine)
+        if self.domain.adopt_record and not (on_aws and (self.domain.zone or self.domain.zone_id)):
+            yield (
+                "domain.adopt_record: is for the record that the program writes, for a machine of kind aws with "
+                "domain.zone or domain.zone_id; remove it"
+            )
+        if self.domain.tls == "acme-dns" or on_aws:
             return
         for name in ("zone", "zone_id"):
             if getattr(self.domain, name):

@@ -271,6 +271,7 @@ def offer(wanted: Mapping[str, Any]) -> Offer:
         "vcpus": 4,
         "gpu": None,
         "hosted_zone_id": None,
+        "own_records": [],
         "price_per_hour": 0.8,
         "price_date": "2026-07-20",
         "price_region": "us-east-1",

@@ -27,6 +27,8 @@ class WantedDomain(TypedDict):
     """The Route 53 zone that holds it, where the stack names one."""
     zone_id: str | None
     """That zone's id, likewise."""
+    adopt_record: bool
+    """Whether a record of the name that is there already is taken over."""
 
 
 class Wanted(TypedDict):
@@ -104,7 +106,8 @@ class Account:
     zones: DescribeAvailabilityZones. quotas: GetServiceQuota by code, service ec2 (vCPUs, or addresses).
     instances: DescribeInstances, all that are not terminated. volumes: DescribeVolumes of the stack.
     addresses: DescribeAddresses. image_id: the image that will be used. images: DescribeImages of that one.
-    hosted_zones: Route 53's zones of the name, or the one of the id. subnets, route_tables, snapshots,
+    hosted_zones: Route 53's zones of the name, or the one of the id. records: ListResourceRecordSets, those of the
+    endpoint's name. subnets, route_tables, snapshots,
     reservations: of the ones that the stack names. prices: `PriceList` of the Pricing API's GetProducts.
     """
 
@@ -119,6 +122,7 @@ class Account:
     image_id: str | None = None
     images: Answered = None
     hosted_zones: Answered = None
+    records: Answered = None
     subnets: Answered = None
     route_tables: Answered = None
     snapshots: Answered = None

@@ -19,6 +19,7 @@ from catalog.aws.rules.finding import Findings, Problem, Rule
 from catalog.aws.rules.instance import INSTANCE_RULES
 from catalog.aws.rules.lookups import chosen_zone, vcpus_of
 from catalog.aws.rules.network import NETWORK_RULES, public_zones, zone_id
+from catalog.aws.rules.records import RECORD_RULES, own_records
 
 PHASE = "AWS account"
 
@@ -62,6 +63,8 @@ class Offer(TypedDict):
     """None: no GPU, or one that this program does not know."""
     hosted_zone_id: str | None
     """The Route 53 zone that holds the endpoint's name, where the stack names one."""
+    own_records: list[str]
+    """Types of the name's records that lead to its address already, such as A: these may be overwritten."""
     price_per_hour: float | None
     """USD for the instance; None where no price is known."""
     price_date: str
@@ -127,6 +130,7 @@ def _offered(wanted: Wanted, account: Account, warnings: list[str]) -> Judgement
         if row
         else None,
         hosted_zone_id=next((zone_id(each) for each in public_zones(wanted, account)), None),
+        own_records=own_records(wanted, account),
         price_per_hour=costs.per_hour,
         price_date=costs.date,
         price_region=costs.region,
@@ -153,6 +157,7 @@ def questions_are_answered(wanted: Wanted, account: Account) -> Findings:  # noq
         "images": "the image",
         "addresses": "how many Elastic IPs there are",
         "hosted_zones": "the hosted zone",
+        "records": "whether the name has a record already",
         "subnets": "the subnet",
         "route_tables": "whether the subnet is public",
         "snapshots": "the snapshot",
@@ -167,5 +172,11 @@ def questions_are_answered(wanted: Wanted, account: Account) -> Findings:  # noq
             yield f"not checked: quota {code} ({quota.call} {quota.why})"
 
 
-RULES: Sequence[Rule] = (*INSTANCE_RULES, *DISK_RULES, *NETWORK_RULES, questions_are_answered)
+RULES: Sequence[Rule] = (
+    *INSTANCE_RULES,
+    *DISK_RULES,
+    *NETWORK_RULES,
+    *RECORD_RULES,
+    questions_are_answered,
+)
 """Every rule, in the order in which a reader wants to hear of them."""

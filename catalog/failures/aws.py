@@ -140,6 +140,14 @@ AWS: tuple[Failure, ...] = (
         passing=True,
     ),
     Failure(
+        "aws-record-there",
+        r"^(?!.*\bacme: ).*(?:Tried to create resource record set .*but it already exists"
+        r"|RRSet of type \S+ with DNS name \S+ is not permitted)",
+        "the endpoint's name has a record in Route 53 already, which is not this stack's",
+        "set seatable-vllm:domain.adopt_record to true to take an A or AAAA record over (a CNAME has to be "
+        "deleted), or seatable-vllm:domain.host to another name",
+    ),
+    Failure(
         "aws-busy",
         _CODE % "RequestLimitExceeded|Throttling(?:Exception)?|TooManyRequestsException",
         "AWS has had too many requests of this account at once",

@@ -51,20 +51,26 @@ ENDPOINT: tuple[Failure, ...] = (
     ),
     Failure(
         "endpoint-name-unknown",
-        r"no answer from \S+: \[Errno -\d\] (?:Name or service not known|Temporary failure in name resolution"
-        r"|No address associated)",
+        r"no (?:answer from|TLS with) \S+: \[Errno -\d\] (?:Name or service not known"
+        r"|Temporary failure in name resolution|No address associated)",
         "the endpoint's name is not known to DNS here",
         "make the DNS record of seatable-vllm:domain.host",
     ),
     Failure(
         "endpoint-refused",
-        r"no answer from \S+: \[Errno 111\]",
+        r"no (?:answer from|TLS with) \S+: \[Errno 111\]",
         "nothing listens at the endpoint's address",
         "scripts/up starts what is missing; seatable-vllm:ports.edge is the port",
     ),
     Failure(
+        "endpoint-no-tls",
+        r"no (?:answer from|TLS with) \S+: (?:\[SSL: (?!CERTIFICATE_VERIFY)|EOF occurred in violation)",
+        "something answers at the endpoint's address, and does not speak TLS: another program or a proxy",
+        "let seatable-vllm:domain.host lead to this machine, and give seatable-vllm:ports.edge to the edge alone",
+    ),
+    Failure(
         "endpoint-silent",
-        r"no answer from \S+: (?:timed out|The read operation timed out|\[Errno 11[03]\])",
+        r"no (?:answer from|TLS with) \S+: (?:timed out|The read operation timed out|\[Errno 11[03]\])",
         "the endpoint does not answer: a firewall on the way, or an engine that hangs",
         "let this address through to seatable-vllm:ports.edge, or see what scripts/doctor says of the engine",
         passing=True,

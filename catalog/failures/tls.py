@@ -109,7 +109,8 @@ TLS: tuple[Failure, ...] = (
     ),
     Failure(
         "certificate-untrusted",
-        r"CERTIFICATE_VERIFY_FAILED.*(?:self-signed certificate|unable to get local issuer certificate)",
+        r"(?:CERTIFICATE_VERIFY_FAILED.*|the certificate for \S+ is refused: )"
+        r"(?:self-signed certificate|unable to get local issuer certificate)",
         "the endpoint's certificate comes from an authority that this computer does not trust",
         "trust the stack's own CA here, give the whole chain in seatable-vllm:domain.certificate, or set "
         "seatable-vllm:domain.tls to acme-dns",

@@ -54,17 +54,20 @@ def _remote_host(settings: Settings, machine: HostMachine, stack: str) -> Remote
 def _made_on_aws(settings: Settings, machine: AwsMachine, stack: str) -> RemoteHost:
     # Only here: AWS's package takes seconds to load, which no other stack is to wait for.
     from components.machine.aws.gpu_vm import GpuVm  # noqa: PLC0415
+    from components.machine.aws.preflight import preflight  # noqa: PLC0415
 
     refuse_docker_variables(kind="aws")
     require_session_programs(machine)
+    region, key = region_of(machine), public_key(machine)
     vm = GpuVm(
         "vm",
         {
             "stack": stack,
             "settings": settings,
             "machine": machine,
-            "region": region_of(machine),
-            "public_key": public_key(machine),
+            "region": region,
+            "public_key": key,
+            "offer": preflight(settings),
         },
     )
     made: MadeMachine = {
@@ -88,7 +91,8 @@ def _shared(settings: Settings, machine: HostMachine | AwsMachine, stack: str) -
     return {
         "stack": stack,
         "data_dir": machine.data_dir,
-        "gpus": machine.gpus,
+        # An instance is paid for its GPU: there the CPU is used where it is asked for, and never else.
+        "gpus": "all" if isinstance(machine, AwsMachine) and machine.gpus == "auto" else machine.gpus,
         "weights_mib": int(known.weights_gib * 1024) if known else 0,
         "edge_port": settings.ports.edge,
         "engine_port": settings.ports.engine,

@@ -55,6 +55,8 @@ class PublicAddress:
     provider: pulumi.ProviderResource
     ipv4: pulumi.Output[str]
     ipv6: pulumi.Output[str] | None
+    own_records: pulumi.Output[Sequence[str]]
+    """Types of the name's records that lead here already, made by a run that was interrupted, say."""
 
 
 class Machine(pulumi.ComponentResource):

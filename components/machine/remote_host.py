@@ -1,6 +1,7 @@
 """A machine that SSH reaches: programs through `ssh`, containers through Docker's own way over SSH."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict, cast
 
@@ -33,7 +34,10 @@ IMAGE_MIB = {"gpu": 30_000, "cpu": 8_000}
 SSH_FAILED = 255
 """Status of `ssh` where the connection itself fails."""
 
-GpuChoice = Literal["auto", "none"] | int | Sequence[str]
+PCI = "/sys/bus/pci/devices"
+"""Where Linux lists a machine's devices, each with its maker (`vendor`) and kind (`class`)."""
+
+GpuChoice = Literal["auto", "all", "none"] | int | Sequence[str]
 
 
 class MadeMachine(TypedDict):
@@ -61,7 +65,7 @@ class SharedArgs(TypedDict):
     data_dir: str
     """Absolute folder on the machine for weights, caches and configuration; made when it is not there."""
     gpus: GpuChoice
-    """auto, none, how many, or which."""
+    """auto: all, or the CPU where there is none; all, of which there must be one; none; how many; or which."""
     weights_mib: int
     """Size of the model's weights, 0 where it is not known."""
     edge_port: int
@@ -194,7 +198,7 @@ class RemoteHost(Machine):
         self.proves_gpus = choice != "none"
         if not isinstance(choice, str | int):
             self.device_ids = list(choice)
-        wanted = "all" if choice == "auto" else str(choice) if isinstance(choice, int) else None
+        wanted = "all" if choice in ("auto", "all") else str(choice) if isinstance(choice, int) else None
         self.gpus = self.device.apply(lambda device: wanted if device == "gpu" else None)
 
 
@@ -228,14 +232,15 @@ def folder_of(data_dir: str, stack: str, owner: str | None) -> FolderOrder:
 def ready_program(args: SharedArgs, owner: str, *, adopt: bool) -> str:
     """A bash program that prepares and checks the machine and prints what it is, as JSON, in its last line.
 
-    owner: see Machine. adopt: whether the data directory is a disk that was given to the stack.
+    owner: see Machine. adopt: whether the program has made the machine, and its data directory is a disk of the
+    stack.
     """
     folder = folder_of(args["data_dir"], args["stack"], owner)
     choice = args["gpus"] if isinstance(args["gpus"], str) else "some"
     return f"""\
 set -euo pipefail
 {FAIL}{PYTHON_CHECK}{whose(args["stack"], args["data_dir"])}
-{_DOCKER}{_gpus(choice)}
+{_DOCKER}{_gpus(choice, _MADE if adopt else _GIVEN)}
 image_mib={IMAGE_MIB["cpu"]}
 [ $device = cpu ] || image_mib={IMAGE_MIB["gpu"]}
 [ -z "$(docker ps -aq --filter "label={STACK_LABEL}=$stack")" ] || image_mib={MIN_FREE_MIB}
@@ -265,24 +270,64 @@ root=${told##* }
 """
 
 
-def _gpus(choice: str) -> str:
-    """Lines of bash that set `device`. choice: auto, none, or some for a number or list."""
+class GpuRemedies(TypedDict):
+    """What to change where a GPU cannot be used."""
+
+    driver: str
+    """The driver is missing, or does not work."""
+    runtime: str
+    """Docker has no runtime for it."""
+    hardware: str
+    """There is none."""
+
+
+_TOOLKIT = "install the NVIDIA Container Toolkit there (nvidia-ctk runtime configure)"
+
+_GIVEN = GpuRemedies(driver="install or repair the NVIDIA driver there", runtime=_TOOLKIT, hardware=_TOOLKIT)
+
+_MADE = GpuRemedies(
+    driver="remove seatable-vllm:machine.ami (the newest Deep Learning AMI has the driver), or name in it an "
+    "image whose driver supports this instance type; after an update on the machine, a reboot may be enough",
+    runtime="remove seatable-vllm:machine.ami (the newest Deep Learning AMI has the NVIDIA Container Toolkit), "
+    "or install the toolkit on the machine",
+    hardware="stop and start the machine in EC2, which gives it other hardware, or name a type with a GPU in "
+    "seatable-vllm:machine.instance_types",
+)
+
+
+def _gpus(choice: str, remedies: GpuRemedies) -> str:
+    """Lines of bash that set `device`. choice: auto, all, none, or some for a number or list.
+
+    It is the CPU only with none, or with auto where nothing points to a GPU: on the CPU of a GPU machine an engine
+    costs the same and is far slower.
+    """
+    driver, runtime, hardware = (shlex.quote(remedies[each]) for each in ("driver", "runtime", "hardware"))
     return f"""\
 device=cpu
 if [ {choice} != none ]; then
-  none="or set seatable-vllm:machine.gpus to none"
-  toolkit="install the NVIDIA Container Toolkit there (nvidia-ctk runtime configure), $none"
-  runtime= card=
+  or="or set seatable-vllm:machine.gpus to none"
+  driver={driver}
+  toolkit={runtime}
+  hardware={hardware}
+  runtime= card= onboard=
   [[ $told != *nvidia* ]] || runtime=yes
+  for each in {PCI}/*; do
+    [[ $(cat "$each/vendor" "$each/class" 2>/dev/null) != 0x10de$'\n'0x03* ]] || onboard=yes
+  done
   if command -v nvidia-smi >/dev/null; then
-    if said=$(nvidia-smi -L 2>&1); then card=yes; echo "$said"
-    elif [ {choice} = some ] || [ -n "$runtime" ]; then
-      fail "the NVIDIA driver does not work: ${{said##*$'\\n'}}" "mend the driver, $none"
+    if said=$(nvidia-smi -L 2>&1) && [[ $said == *GPU* ]]; then card=yes; echo "$said"
+    elif [ {choice} = all ] && [ -z "$onboard" ]; then
+      fail "the machine shows no NVIDIA GPU, neither to its driver nor on its PCI bus" "$hardware, $or"
+    elif [ {choice} != auto ] || [ -n "$runtime$onboard" ]; then
+      said=${{said##*$'\n'}}
+      fail "the NVIDIA driver does not work: ${{said:-nvidia-smi lists no GPU}}" "$driver, $or"
     fi
+  elif [ -n "$onboard" ] && [ -z "$runtime" ] || [ {choice} = all ]; then
+    fail "the machine has no NVIDIA driver (nvidia-smi is not there)" "$driver, $or"
   fi
   if [ -n "$runtime" ]; then device=gpu
-  elif [ -n "$card" ]; then fail "Docker cannot hand out the machine's GPU: it has no runtime nvidia" "$toolkit"
-  elif [ {choice} = some ]; then fail "the machine has no NVIDIA GPU that Docker knows of" "$toolkit"
+  elif [ -n "$card" ]; then fail "Docker cannot use the machine's GPU: it has no runtime nvidia" "$toolkit, $or"
+  elif [ {choice} = some ]; then fail "the machine has no NVIDIA GPU that Docker knows of" "$hardware, $or"
   fi
 fi
 """

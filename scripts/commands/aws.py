@@ -63,7 +63,7 @@ class Aws:
 
     def __init__(self, region: str, profile: str | None = None) -> None:
         self.region = region
-        self._profile = profile
+        self.profile = profile
 
     def instance(self, stack: str) -> Instance | None:
         """The stack's instance; None where there is none, or it is being terminated."""
@@ -151,7 +151,7 @@ class Aws:
         from botocore.exceptions import BotoCoreError  # noqa: PLC0415
 
         try:
-            session = boto3.Session(region_name=self.region, profile_name=self._profile)
+            session = boto3.Session(region_name=self.region, profile_name=self.profile)
             return session.client("ec2", config=Config(retries={"mode": "standard", "total_max_attempts": 3}))
         except BotoCoreError as error:
             raise _unreachable(error) from None
@@ -191,10 +191,16 @@ def what_stays(stack: AwsStack) -> list[str]:
 
 
 def aws_stack(stack: str, settings: Settings, project: Path = PROJECT) -> AwsStack | None:
-    """The stack where its machine is made on AWS, else None. CommandError where no region is named."""
+    """The stack where its machine is made on AWS, else None.
+
+    CommandError where no region is named, or a zone is of another.
+    """
     if not isinstance(settings.machine, AwsMachine):
         return None
-    return AwsStack(stack, settings.machine, region_of(stack, project), project)
+    aws = region_of(stack, project)
+    if elsewhere := settings.machine.zone_elsewhere(aws.region):
+        raise failure(*elsewhere)
+    return AwsStack(stack, settings.machine, aws, project)
 
 
 def region_of(stack: str, project: Path = PROJECT) -> Aws:

@@ -75,5 +75,6 @@ def _check(target: Target, client: str) -> int:
     for verdict in run(target):
         passed = passed and verdict.passed
         detail = verdict.detail.replace(target.key, "***")  # an answer may repeat what it was asked with
-        print(f"{'ok    ' if verdict.passed else 'FAILED'} {verdict.name}: {detail}", flush=True)
+        word = "ok    " if verdict.passed else "skipped" if verdict.skipped else "FAILED"
+        print(f"{word} {verdict.name}: {detail}", flush=True)
     return 0 if passed else 1

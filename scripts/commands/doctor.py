@@ -7,7 +7,6 @@ does. It changes nothing. Status 0 when all is well.
 import argparse
 import json
 import os
-import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -21,23 +20,25 @@ from checks.diagnosis import (
     Expected,
     Finding,
     Problem,
-    answers_nobody,
     changed_since_up,
     client_finding,
     explained,
     findings,
+    not_looked_at,
 )
 from checks.endpoint import run
 from components.machine.local_docker import local_docker_host
 from components.machine.machine import DATA_LABEL
 from rehearsal.errors import RehearsalError
+from scripts.commands.aws_account import look_at_account, on_aws
 from scripts.commands.check import reaching
 from scripts.commands.deployed import outputs_of
 from scripts.commands.errors import CommandError
+from scripts.commands.failure_text import last_lines
 from scripts.commands.places import host_of
-from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
+from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, stack_settings
 from scripts.commands.target import client_target
-from settings import Settings, SettingsError
+from settings import AwsMachine, Settings, SettingsError
 
 ROLES = ("engine", "edge")
 MACHINE_SECONDS = 300
@@ -58,14 +59,19 @@ def main(arguments: list[str]) -> int:
             text = text.replace(secret, "***")
         return text
 
-    problems: dict[str, list[str]] = {}
+    problems: dict[tuple[str, str], tuple[str, list[str]]] = {}
     for finding in examine(stack, secrets):
         word, style = ("problem", "bold red") if finding.problem else ("ok", "green")
+        if finding.skipped:
+            word, style = "skipped", "yellow"
         line = f"{finding.name}: {clean(finding.detail)}"
         console.print(Text.assemble((f"{word:<8}", style), line))
         if finding.problem:
-            problems.setdefault(clean(str(finding.problem)), []).append(finding.name)
-    for problem, names in problems.items():
+            told = finding.problem
+            # One cause is told once, with all that shows it, and what the first of them had to show.
+            names = problems.setdefault((told.cause, told.change), (clean(str(told)), []))[1]
+            names.append(finding.name)
+    for problem, names in problems.values():
         console.print(Text(f"\nproblem: {', '.join(names)}\n{problem}"))
     return 1 if problems else 0
 
@@ -83,26 +89,61 @@ def examine(stack: str, secrets: list[str]) -> Iterator[Finding]:
     yield Finding("settings", "valid")
     outputs, deployed = _deployed(stack)
     secrets += [client["key"] for client in outputs.get("clients", {}).values()]
-    yield deployed
+    # That no `up` came to its end is a consequence: it is told as such where the machine shows of what.
+    if not deployed.skipped:
+        yield deployed
     if outputs:
         yield changed_since_up(stack, _as_outputs(settings), outputs)
-    yield from _machine(stack, settings, str(outputs.get("endpoint", "http://")))
-    if outputs:
+    lost = ""
+    for finding, loses in look_at_account(stack, settings):
+        yield finding
+        lost = lost or (f"of the {finding.name}" if loses else "")
+    if lost:
+        yield not_looked_at("machine, containers and edge", lost)
+    else:
+        unmade = "the last up ended before it" if deployed.broken else ""
+        for finding in _machine(stack, settings, str(outputs.get("endpoint", "http://")), unmade):
+            yield finding
+            lost = lost or (f"of {finding.name}" if finding.broken else "")
+    if deployed.skipped:
+        yield not_looked_at(deployed.name, lost) if lost else _never_up(stack, deployed)
+    if outputs and lost:
+        yield not_looked_at("client's side", lost)
+    elif outputs:
         yield from _client_side(stack, settings, outputs)
 
 
 def _deployed(stack: str) -> tuple[dict[str, Any], Finding]:
-    """The stack's outputs, or none and why. Whatever a backend of Pulumi raises is a finding here."""
-    up = f"scripts/up {stack}"
+    """The stack's outputs, or none and why: a problem where the last run says what it was, else skipped as yet."""
     try:
         outputs = dict(outputs_of(stack))
     except (CommandError, RehearsalError) as error:
-        told = str(error)
+        if own := last_failure(stack):
+            return {}, Finding("deployed", "the last up failed", own)
+        return {}, Finding("deployed", str(error), skipped=True)
     except Exception as error:  # noqa: BLE001 - backends are many, and each has errors of its own
-        told = str(error) or type(error).__name__
-    else:
-        return outputs, Finding("deployed", f"{outputs['endpoint']}, {outputs['model']}")
-    return {}, Finding("deployed", "no complete up", Problem("no up of this stack ended well", up, told[:300]))
+        told = (str(error) or type(error).__name__)[:300]
+        change = "correct what it names: a login to Pulumi's backend (pulumi login), or PULUMI_CONFIG_PASSPHRASE"
+        problem = Problem("the stack's state cannot be read", change, told)
+        return {}, Finding("deployed", "not known", problem, cuts=False)
+    return outputs, Finding("deployed", f"{outputs['endpoint']}, {outputs['model']}")
+
+
+def _never_up(stack: str, deployed: Finding) -> Finding:
+    problem = Problem("no up of this stack ended well", f"scripts/up {stack}", deployed.detail[:300])
+    return Finding(deployed.name, "no complete up", problem)
+
+
+def last_failure(stack: str) -> Problem | None:
+    """Why the last run of this stack failed, by its log; None where there is none, or it does not say."""
+    logs = sorted((PROJECT / ".state" / stack / "logs").glob("*"), key=lambda path: path.stat().st_mtime)
+    if not logs:
+        return None
+    own: dict[str, str] = {}
+    for line in last_lines(logs[-1].read_text(errors="replace")).splitlines():
+        word, _, rest = line.partition(": ")
+        own.setdefault(word, rest)
+    return Problem(own["cause"], own["change"], own.get("seen", "")) if {"cause", "change"} <= own.keys() else None
 
 
 def _as_outputs(settings: Settings) -> dict[str, Any]:
@@ -115,8 +156,8 @@ def _as_outputs(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]:
-    """What one program on the machine sees of the stack."""
+def _machine(stack: str, settings: Settings, endpoint: str, unmade: str = "") -> Iterator[Finding]:
+    """What one program on the machine reports of the stack. unmade: see Expected."""
     ports, loopback = settings.ports, settings.ports.loopback
     expected = Expected(
         stack=stack,
@@ -124,11 +165,14 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
         ports={"engine": ports.engine, "edge": ports.edge} | ({LOOPBACK: loopback} if loopback else {}),
         data_dir=str(data_dir(stack, settings)),
         data_label=DATA_LABEL,
+        model=settings.model.name,
+        unmade=unmade,
     )
     order = {
         "containers": expected.containers,
         "ports": expected.ports,
         "data_dir": expected.data_dir,
+        "model": expected.model,
         # No door is there: the edge itself answers at once, however busy the engine is.
         "edge_url": f"{endpoint.partition('://')[0]}://127.0.0.1:{ports.edge}/",
         "loopback_url": f"http://127.0.0.1:{loopback}/" if loopback else None,
@@ -136,7 +180,7 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
     try:
         done = run_on_machine(stack, settings, facts_program(json.dumps(order)))
     except (SettingsError, CommandError) as error:
-        yield Finding("machine", "is not reached", Problem(str(error), "mend that, then run this again"))
+        yield Finding("machine", "is not reached", explained(str(error), str(error), "correct that"))
         return
     except (OSError, subprocess.TimeoutExpired) as error:
         yield Finding("machine", "is not reached", explained(str(error), str(error), NEEDS))
@@ -145,8 +189,9 @@ def _machine(stack: str, settings: Settings, endpoint: str) -> Iterator[Finding]
         facts = json.loads(done.stdout.strip().rpartition("\n")[2])
     except ValueError:
         told = done.stderr or done.stdout
-        own = re.search(r"^cause: (.+)\nchange: (.+)$", told, re.MULTILINE)
-        problem = Problem(*own.groups()) if own else explained(told, "the machine does not run our program", NEEDS)
+        problem = explained(told, "the machine does not run our program", NEEDS)
+        if isinstance(settings.machine, AwsMachine):
+            problem = on_aws(told, problem, settings.machine)
         yield Finding("machine", "is not reached", problem)
         return
     yield from findings(expected, facts)
@@ -170,7 +215,7 @@ def run_on_machine(stack: str, settings: Settings, program: str) -> subprocess.C
 
 
 def _client_side(stack: str, settings: Settings, outputs: dict[str, Any]) -> Iterator[Finding]:
-    """The acceptance checks from here, until one says that nobody answers."""
+    """The acceptance checks from here."""
     client = settings.proving_client()
     try:
         target = client_target(settings, outputs, client)
@@ -179,9 +224,6 @@ def _client_side(stack: str, settings: Settings, outputs: dict[str, Any]) -> Ite
     try:
         with reaching(stack, settings, target) as within_reach:
             for verdict in run(within_reach):
-                finding = client_finding(f"seatable-vllm-{stack}-engine", verdict)
-                yield finding
-                if answers_nobody(finding):
-                    return
+                yield client_finding(f"seatable-vllm-{stack}-engine", verdict)
     except (CommandError, RehearsalError) as error:
         yield Finding("client's side", "is not reached", explained(str(error), str(error), NEEDS_A_WAY))

@@ -18,7 +18,7 @@ from scripts.commands.engines import Engine
 from scripts.commands.errors import CommandError, failure
 from scripts.commands.places import DOCKER_SECONDS, Host, MachineAway, clear_here, host_of
 from scripts.commands.pulumi_engine import PulumiEngine
-from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, stack_settings
+from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, set_in_stack_file, stack_settings
 from scripts.commands.terminal import Terminal
 from settings import AwsMachine, Settings
 
@@ -90,6 +90,10 @@ def _down_at_aws(stack: str, machine: AwsMachine, purge: bool, terminal: Termina
     if not removed:
         _refuse_what_no_state_knows(stack)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
+    if machine.placed:
+        # It says where a machine is. A data volume that stays holds the next one in its zone by itself.
+        set_in_stack_file(stack, ("machine", "placed"), None, PROJECT)
+        terminal.line(f"seatable-vllm:machine.placed is taken out of Pulumi.{stack}.yaml: no machine is left")
     if removed and machine.data_disk.at_end != "delete":
         kept = "the data volume" if machine.data_disk.at_end == "retain" else "a snapshot of the data volume"
         terminal.line(f"kept at AWS, and paid for: {kept} (tag Stack={stack})")

@@ -267,7 +267,9 @@ def prove(order: gate.Order, stack: str, host: Host | None, terminal: Terminal) 
                 host.prove(order, step.say)
                 return
             gate.wait(order, step.say)
-            failed = [verdict for verdict in run(order.target, GATE_CHECKS) if not verdict.passed]
+            failed = [
+                verdict for verdict in run(order.target, GATE_CHECKS) if not verdict.passed and not verdict.skipped
+            ]
     except (gate.GateFailed, CommandError) as error:
         raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
     if failed:

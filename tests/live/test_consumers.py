@@ -288,7 +288,7 @@ def test_picoclaw_itself_answers(stack: Deployment, output: str, tmp_path: Path)
     )
     assert done.returncode == 0, done.stdout + done.stderr
     name = "picoclaw" if output == "picoclaw_json" else "_loopback"
-    assert f"client={name} POST" in stack.log(stack.edge).replace("\\/", "/")
+    assert f"client={name} POST" in stack.log(stack.edge)
 
 
 # --- the listener without a key

@@ -27,7 +27,9 @@ from scripts.commands.aws import Instance
 from scripts.commands.errors import CommandError
 from scripts.commands.places import NotMade, host_of
 from scripts.commands.pulumi_engine import PulumiEngine
+from scripts.commands.stacks import stack_settings
 from settings import AwsMachine, Settings, SettingsError, parse
+from tests.unit.aws_support import STACK_FILE, stack
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand
@@ -300,6 +302,40 @@ def test_a_stack_is_taken_down_without_asking_its_machine(
     told = "".join(capsys.readouterr())
     assert "70 resources removed" in told
     assert "a snapshot of the data volume (tag Stack=dev)\nstays on the bill: snap-1" in told
+
+
+@pytest.mark.parametrize(("removed", "at_end"), [(70, "delete"), (70, "retain"), (0, "delete")])
+def test_where_a_machine_was_is_forgotten_with_it_and_the_rest_of_the_file_stays(
+    removed: int, at_end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = "    placed: {instance_type: g5.xlarge, zone: us-east-1b}\n"
+    machine = f"    data_disk: {{at_end: {at_end}}} # costs\n{placed}"
+    text = STACK_FILE.replace("  # who may use it\n", f"{machine}  # who may use it\n")
+    stack(tmp_path, text)
+    monkeypatch.setattr(down, "PROJECT", tmp_path)
+    monkeypatch.setattr(down, "stack_settings", lambda name: stack_settings(name, tmp_path))
+    monkeypatch.setattr(down, "engine_of", lambda *_: SimpleNamespace(name="pulumi", down=lambda _: removed))
+    monkeypatch.setattr(down, "what_stays", lambda _: [])
+    monkeypatch.setattr(down, "region_of", lambda _: SimpleNamespace(instance=lambda _: None))
+    assert down.main(["gpu"]) == 0
+    left = (tmp_path / "Pulumi.gpu.yaml").read_text()
+    assert left == text.replace(placed, "")
+
+
+def test_a_machine_that_could_not_be_removed_is_still_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> int:
+        raise CommandError("cause: AWS says no\nchange: ask again")
+
+    text = STACK_FILE.replace("  # who", "    placed: {instance_type: g5.xlarge, zone: us-east-1b}\n  # who")
+    stack(tmp_path, text)
+    monkeypatch.setattr(down, "PROJECT", tmp_path)
+    monkeypatch.setattr(down, "stack_settings", lambda name: stack_settings(name, tmp_path))
+    monkeypatch.setattr(down, "engine_of", lambda *_: SimpleNamespace(name="pulumi", down=fails))
+    with pytest.raises(CommandError):
+        down.main(["gpu"])
+    assert (tmp_path / "Pulumi.gpu.yaml").read_text() == text
 
 
 def test_without_a_cli_it_is_not_said_that_nothing_of_the_stack_is_at_aws(monkeypatch: pytest.MonkeyPatch) -> None:

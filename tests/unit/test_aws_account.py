@@ -283,6 +283,24 @@ def test_a_private_zone_and_one_behind_it_in_the_list_are_not_the_stacks(aws: Aw
     assert f"zone_id: {first} is no hosted zone" in str(judge(wants, read_account(wants)))
 
 
+def test_the_names_record_is_read_from_its_zone_and_known_by_the_stacks_address(aws: Aws) -> None:
+    zone = offered(wanted())["hosted_zone_id"]
+
+    def lead_to(address: str, name: str = "llm.example.com") -> None:
+        record = {"Name": name, "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": address}]}
+        change = {"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]}
+        aws.route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=change)
+
+    lead_to("198.51.100.4", "zz.example.com")
+    lead_to("198.51.100.4", "a.llm.example.com")
+    assert read_account(wanted()).records == []
+    lead_to("198.51.100.4")
+    assert "llm.example.com A is there already" in str(judge(wanted(), read_account(wanted())))
+    tags = [{"ResourceType": "elastic-ip", "Tags": TAGS}]
+    lead_to(aws.ec2.allocate_address(Domain="vpc", TagSpecifications=tags)["PublicIp"])
+    assert offered(wanted())["own_records"] == ["A"]
+
+
 # Rights
 
 
@@ -499,8 +517,7 @@ def ask_in_pulumi(tree: Settings, config: dict[str, str], *, preview: bool = Fal
 
         @pulumi.runtime.test  # type: ignore[untyped-decorator]
         async def asking() -> None:
-            parent = pulumi.ComponentResource("seatable-vllm:index:Some", "some")
-            seen.append(await preflight(tree, parent=parent).future())
+            seen.append(preflight(tree))
 
         asking()
 
@@ -514,7 +531,7 @@ def test_the_offer_is_asked_for_in_an_up_and_in_a_preview_and_its_price_is_shown
 ) -> None:
     told = list[tuple[str, str]]()
     for kind in ("info", "warn"):
-        monkeypatch.setattr(pulumi.log, kind, lambda text, _, kind=kind: told.append((kind, text)))
+        monkeypatch.setattr(pulumi.log, kind, lambda text, kind=kind: told.append((kind, text)))
     answers, seen = ask_in_pulumi(settings(), {"aws:region": REGION, "aws:profile": "work"}, preview=preview)
     assert seen == [OFFER]
     assert told == [("warn", "so"), ("info", "1 USD/h")]

@@ -98,6 +98,18 @@ def test_a_blank_disk_is_found_by_its_name_formatted_and_mounted(machine: Machin
     assert (machine.formatted, machine.mounted) == (["nvme2n1"], ["nvme2n1"])
 
 
+@pytest.mark.parametrize("there", ["nothing", "a disk without a number"])
+def test_a_look_at_a_machine_whose_disks_have_no_numbers_complains_of_no_file(
+    machine: Machine, there: str
+) -> None:
+    machine.disk("nvme1n1")
+    if there != "nothing":
+        (machine.folder / "sys" / "block" / "nvme1n1" / "device").mkdir(parents=True)
+    done = machine.run()
+    assert machine.mounted == ["nvme1n1"]
+    assert done.stderr == ""
+
+
 def test_a_disk_without_a_name_is_found_by_its_serial_number(machine: Machine) -> None:
     machine.disk("nvme1n1")
     machine.disk("nvme2n1")

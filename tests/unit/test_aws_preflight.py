@@ -88,7 +88,7 @@ def wanted(**changes: Any) -> Wanted:
         "reservation": None,
         "gpus": "auto",
         "clients": {"seatable": ["1.1.1.1/32"]},
-        "domain": {"host": "llm.example.com", "zone": "example.com", "zone_id": None},
+        "domain": {"host": "llm.example.com", "zone": "example.com", "zone_id": None, "adopt_record": False},
         "model": {"name": GEMMA, "context_tokens": 65536, "extra_args": {}},
     }
     return Wanted(**{**values, **changes})  # type: ignore[typeddict-item]
@@ -155,6 +155,7 @@ def test_an_account_that_has_everything_makes_an_offer_with_nothing_to_say_again
         "vcpus": 4,
         "gpu": {"name": "NVIDIA L4", "count": 1, "mib_each": 22888, "compute_capability": "8.9"},
         "hosted_zone_id": RECORDED["hosted_zones"][0]["Id"].split("/")[2],
+        "own_records": [],
         "price_per_hour": 0.8048,
         "price_date": "2026-07-20",
         "price_region": "us-east-1",
@@ -170,14 +171,14 @@ def test_the_offer_of_a_stack_that_is_there_is_the_one_it_was_made_with() -> Non
 def test_every_problem_is_told_at_once_each_with_its_way_out() -> None:
     wants = wanted(
         instance_types=["g6.xlarg"], instance_type="g6.xlarg", root_disk_gib=50, data_disk_gib=8,
-        domain={"host": "llm.example.org", "zone": "example.org", "zone_id": None},
+        domain={"host": "llm.example.org", "zone": "example.org", "zone_id": None, "adopt_record": False},
     )  # fmt: skip
     found = judge(wants, replace(EMPTY, addresses=[{}] * 5))
     assert found.offer is None
-    assert len(found.problems) == 6
+    assert len(found.problems) == 5
     lines = str(found).splitlines()
     assert lines[0] == "phase: AWS account"
-    assert [line.partition(":")[0] for line in lines[1:]] == ["cause", "change"] * 6
+    assert [line.partition(":")[0] for line in lines[1:]] == ["cause", "change"] * 5
 
 
 def test_an_account_that_answers_nothing_but_the_image_is_warned_about_and_never_refused() -> None:
@@ -327,6 +328,32 @@ def test_a_zone_of_another_region_and_one_that_the_account_lacks_are_refused() -
     assert "eu-west-1a is not in aws:region eu-central-1" in found[0]
     assert "has no zone eu-central-1f" in found[1]
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("wants", "account", "cause"),
+    [
+        ({"instance_types": ["g6.xlarg"], "instance_type": "g6.xlarg"}, EMPTY, "EC2 has no g6.xlarg"),
+        ({"instance_types": ["p3.2xlarge"], "instance_type": "p3.2xlarge"},
+         replace(EMPTY, quotas={"L-417A185B": 0}), "p3.2xlarge does not run vLLM"),
+        ({"zones": ["eu-west-1a"]}, RUNNING, "eu-west-1a is not in aws:region"),
+        ({"zones": ["eu-central-1f"]}, RUNNING, "no zone eu-central-1f"),
+        ({"zones": ["eu-west-1a"], "reservation": "cr-0a"},
+         replace(EMPTY, reservations=[{"InstanceType": "g6.xlarge", "AvailabilityZone": "eu-central-1a"}]),
+         "eu-west-1a is not in aws:region"),
+        ({"reservation": "cr-0a"}, replace(EMPTY, reservations=[
+            {"State": "expired", "InstanceType": "p5.48xlarge", "AvailabilityZone": "eu-central-1c"}]),
+         "is expired"),
+        ({"zones": ["eu-central-1f"], "subnet": "subnet-0a"},
+         replace(EMPTY, subnets=[{"SubnetId": "subnet-0a", "AvailabilityZone": "eu-central-1a"}]),
+         "no zone eu-central-1f"),
+        ({"domain": {"host": "llm.example.com", "zone": "example.com", "zone_id": None, "adopt_record": False}},
+         replace(EMPTY, hosted_zones=[], records=[{"Name": "llm.example.com.", "Type": "A"}]), "no hosted zone"),
+    ],
+)  # fmt: skip
+def test_no_rule_speaks_of_what_another_has_made_void(wants: dict[str, Any], account: Account, cause: str) -> None:
+    (found,) = problems(wanted(**wants), account)
+    assert cause in found
 
 
 # The machine that is there
@@ -580,7 +607,9 @@ def test_a_zone_that_is_not_there_or_private_or_there_twice_is_refused() -> None
     assert "is a private zone" in problems(wanted(), replace(EMPTY, hosted_zones=[private]))[0]
     twice = [public, {**public, "Id": "/hostedzone/Z2"}, private]
     assert "is there 2 times" in problems(wanted(), replace(EMPTY, hosted_zones=twice))[0]
-    chosen = wanted(domain={"host": "llm.example.com", "zone": "example.com", "zone_id": "Z2"})
+    chosen = wanted(
+        domain={"host": "llm.example.com", "zone": "example.com", "zone_id": "Z2", "adopt_record": False}
+    )
     offer = judge(chosen, replace(EMPTY, hosted_zones=twice)).offer
     assert offer is not None
     assert offer["hosted_zone_id"] == "Z2"
@@ -588,7 +617,9 @@ def test_a_zone_that_is_not_there_or_private_or_there_twice_is_refused() -> None
 
 def test_a_zone_of_the_id_that_holds_another_name_is_refused() -> None:
     zone = {"Id": "/hostedzone/Z9", "Name": "example.org.", "Config": {"PrivateZone": False}}
-    wants = wanted(domain={"host": "llm.example.com", "zone": "example.com", "zone_id": "Z9"})
+    wants = wanted(
+        domain={"host": "llm.example.com", "zone": "example.com", "zone_id": "Z9", "adopt_record": False}
+    )
     assert "which does not hold llm.example.com" in problems(wants, replace(EMPTY, hosted_zones=[zone]))[0]
 
 
@@ -596,6 +627,92 @@ def test_the_zone_that_route_53_lists_after_the_name_is_not_taken_for_it() -> No
     # ListHostedZonesByName begins at a name and goes on with those behind it.
     behind = {"Id": "/hostedzone/Z3", "Name": "example.de.", "Config": {"PrivateZone": False}}
     assert "is no hosted zone" in problems(wanted(), replace(EMPTY, hosted_zones=[behind]))[0]
+
+
+def name_record(kind: str, *values: str, name: str = "llm.example.com.", **more: Any) -> dict[str, Any]:
+    """A record as ListResourceRecordSets has it."""
+    return {
+        "Name": name,
+        "Type": kind,
+        "TTL": 300,
+        "ResourceRecords": [{"Value": each} for each in values],
+        **more,
+    }
+
+
+def adopting(value: bool = True) -> Wanted:
+    """A stack that takes a record over."""
+    return wanted(
+        domain={"host": "llm.example.com", "zone": "example.com", "zone_id": None, "adopt_record": value}
+    )
+
+
+ALIAS = {"Name": "llm.example.com.", "Type": "A", "AliasTarget": {"DNSName": "lb-1.elb.amazonaws.com."}}
+
+
+@pytest.mark.parametrize(
+    ("record", "goal"),
+    [(name_record("A", "198.51.100.4"), "198.51.100.4"), (ALIAS, "lb-1.elb.amazonaws.com")],
+)
+def test_a_name_that_leads_elsewhere_is_refused_with_both_remedies_or_taken_over(
+    record: dict[str, Any], goal: str
+) -> None:
+    (found,) = judge(wanted(), replace(EMPTY, records=[record])).problems
+    assert found.cause == f"the record llm.example.com A is there already and leads to {goal}"
+    assert "seatable-vllm:domain.adopt_record to true" in found.change
+    assert "seatable-vllm:domain.host to another name" in found.change
+    taken = judge(adopting(), replace(EMPTY, records=[record]))
+    assert taken.problems == ()
+    assert f"leads to {goal}; this stack takes it over, and scripts/down removes it" in "".join(taken.warnings)
+
+
+def test_the_stacks_own_record_is_known_by_the_stacks_own_address() -> None:
+    (address,) = RECORDED["addresses"]
+    records = [name_record("A", address["PublicIp"]), name_record("AAAA", "2600:1f14::10")]
+    offer = judge({**wanted(), "ipv6": True}, replace(RUNNING, records=records)).offer
+    assert offer is not None
+    assert offer["own_records"] == ["A", "AAAA"]
+    (found,) = judge(wanted(stack="prod"), replace(RUNNING, records=records)).problems
+    assert f"leads to {address['PublicIp']}, the address of the stack dev" in found.cause
+    shared = [name_record("A", address["PublicIp"], "198.51.100.4")]
+    assert "198.51.100.4" in problems(wanted(), replace(RUNNING, records=shared))[0]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [name_record("CNAME", "other.example.net."), name_record("A", "198.51.100.4", SetIdentifier="eu", Weight=10)],
+)
+def test_what_no_record_of_ours_can_replace_has_to_be_deleted(record: dict[str, Any]) -> None:
+    for wants in (wanted(), adopting()):
+        (found,) = judge(wants, replace(EMPTY, records=[record])).problems
+        assert found.change.startswith("delete it in Route 53")
+        assert "adopt_record" not in found.change
+
+
+def test_a_record_of_ipv6_that_leads_elsewhere_is_refused_where_ours_would_be_and_else_told() -> None:
+    there = replace(EMPTY, records=[name_record("AAAA", "2001:db8::1")])
+    assert "llm.example.com AAAA is there already" in problems({**wanted(), "ipv6": True}, there)[0]
+    found = judge(wanted(), there)
+    assert found.problems == ()
+    assert "clients with IPv6 go there" in found.warnings[0]
+
+
+def test_records_of_other_names_and_kinds_are_no_obstacle() -> None:
+    others = [
+        name_record("A", "198.51.100.4", name="www.llm.example.com."),
+        name_record("A", "198.51.100.4", name="\\052.example.com."),
+        name_record("TXT", '"x"'),
+        name_record("CAA", '0 issue "letsencrypt.org"'),
+    ]
+    found = judge(wanted(), replace(EMPTY, records=others))
+    assert (found.problems, found.warnings) == ((), [])
+
+
+def test_a_record_of_which_nobody_says_whose_it_is_is_told_and_not_refused() -> None:
+    no = Unanswered("ec2:DescribeAddresses", "is not allowed")
+    found = judge(wanted(), replace(EMPTY, addresses=no, records=[name_record("A", "198.51.100.4")]))
+    assert found.problems == ()
+    assert any("not checked whether that is this stack's" in line for line in found.warnings)
 
 
 def test_without_a_domain_no_zone_and_no_clients_network_is_asked_for() -> None:

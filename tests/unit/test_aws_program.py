@@ -24,7 +24,8 @@ import yaml
 from components.machine.aws.access import SESSION_PROGRAMS
 from components.machine.aws.instance import MAX_USER_DATA_BYTES
 from rehearsal.stack_file import stack_config
-from tests.conftest import AMI, PUBLIC_KEY, fake_key
+from tests import conftest
+from tests.conftest import AMI, PUBLIC_KEY, fake_key, offer
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand, Recorded, RecordProgram, Registered
@@ -446,7 +447,7 @@ def test_the_machine_is_of_the_type_that_it_has_landed_in(record: RecordAws) -> 
 def test_nothing_but_what_a_test_here_names_is_ignored_protected_or_retained(up: Recorded) -> None:
     for resource in up.resources:
         assert not resource.request.aliases
-        if resource.name not in (VM, VOLUME, EIP, "vm-network-subnet"):
+        if resource.name not in (VM, VOLUME, EIP, "vm-network-subnet", "dns-a", "dns-aaaa"):
             assert not resource.request.ignoreChanges
             assert not resource.request.protect
             assert not resource.request.retainOnDelete
@@ -601,6 +602,23 @@ def test_aws_is_asked_for_the_zone_only_by_the_provider_that_waits_for_the_prefl
     assert {provider.rpartition("::")[0] for provider in zones} == {dev.one("vm-aws").urn}
 
 
+def test_a_record_is_written_over_only_where_the_settings_say_so_and_its_making_is_no_later_change(
+    dev: Recorded, record: RecordAws
+) -> None:
+    ours, adopted = dev.one("dns-a"), record(domain={"adopt_record": True}).one("dns-a")
+    assert (ours.inputs["allowOverwrite"], list(ours.request.ignoreChanges)) == (False, ["allowOverwrite"])
+    assert (adopted.inputs["allowOverwrite"], list(adopted.request.ignoreChanges)) == (True, [])
+
+
+def test_a_record_that_an_interrupted_run_has_left_is_no_obstacle(
+    record: RecordAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conftest, "offer", lambda wanted: {**offer(wanted), "own_records": ["A"]})
+    found = record("prod", machine={"ipv6": True, "root_disk_gib": 151})
+    assert found.one("dns-a").inputs["allowOverwrite"] is True
+    assert found.one("dns-aaaa").inputs["allowOverwrite"] is False
+
+
 def test_without_a_zone_the_record_to_write_is_told(record: RecordAws) -> None:
     recorded = record_with_private_ca(record)
     assert not recorded.of_type(RECORD)
@@ -630,6 +648,14 @@ def test_every_docker_resource_waits_for_the_machine_its_disk_its_address_and_it
         assert {
             VM, "vm-storage-attachment", "vm-address-association", "machine-disk", "machine-ready"
         } <= up.everything_before(resource), resource.name  # fmt: skip
+
+
+@pytest.mark.parametrize(("gpus", "looked_for"), [("auto", "all"), ("none", "none")])
+def test_the_machine_must_have_its_gpus_unless_none_are_asked_for(
+    gpus: str, looked_for: str, record: RecordAws
+) -> None:
+    # What the program does with either is in test_remote_host; it would write to this computer.
+    assert f"[ {looked_for} != none ]" in record(machine={"gpus": gpus}).one("machine-ready").inputs["stdin"]
 
 
 def test_no_program_is_sent_before_disk_and_address_are_at_the_instance(up: Recorded) -> None:
@@ -677,6 +703,19 @@ def test_the_machine_is_told_with_its_type_place_and_price(dev: Recorded) -> Non
 
 
 # What is refused before anything is asked for
+
+
+def test_an_account_that_is_not_ready_ends_the_program_with_nothing_in_the_state(
+    record: RecordAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(wanted: Mapping[str, Any]) -> Any:
+        raise pulumi.RunError(f"phase: AWS account\ncause: {wanted['stack']} has no quota\nchange: ask for one")
+
+    monkeypatch.setattr(conftest, "offer", refuse)
+    refused = record("prod", may_fail=True, machine={"root_disk_gib": 152})
+    assert refused.error is not None
+    assert "prod has no quota" in str(refused.error)
+    assert [each.name for each in refused.resources] == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 
 from scripts.commands.capacity import NoCapacity, Refused, candidates, deploy_somewhere, walk
 from scripts.commands.errors import CommandError
+from scripts.commands.failure_text import last_lines
 from scripts.commands.stacks import set_in_stack_file, stack_settings
 from settings import AwsMachine
 from settings.aws import Placement
@@ -55,6 +56,31 @@ def scripted(answers: Mapping[tuple[str, str], str]) -> Callable[[Placement], st
 
 
 ABC = [place(kind, zone) for kind in ("g6.xlarge", "g5.xlarge") for zone in "abc"]
+
+
+def test_a_zone_of_another_region_ends_a_run_with_its_own_cause_before_anything_is_tried(tmp_path: Path) -> None:
+    text = STACK_FILE.replace('zones: ["us-east-1a", us-east-1b, us-east-1c]', "zones: [eu-west-1a]")
+    with pytest.raises(CommandError) as refused:
+        stack(tmp_path, text)
+    assert str(refused.value).splitlines() == [
+        "cause: seatable-vllm:machine.zones: eu-west-1a is not in aws:region us-east-1",
+        "change: name zones of us-east-1, such as us-east-1a, or set aws:region to eu-west-1",
+    ]
+
+
+def test_what_the_program_says_of_a_setting_is_a_cause_that_this_program_knows() -> None:
+    text = (
+        "error: update failed\n  error: the stack's configuration cannot be used:\n"
+        "    aws:region: 'Frankfurt' is no region; write one such as eu-central-1\n"
+        "error: seatable-vllm:machine.ssh_key: x cannot be read here; ssh-keygen -y; and more"
+    )
+    assert last_lines(text).splitlines() == [
+        "cause: aws:region: 'Frankfurt' is no region",
+        "change: write one such as eu-central-1",
+        "cause: seatable-vllm:machine.ssh_key: x cannot be read here",
+        "change: ssh-keygen -y; and more",
+    ]
+    assert last_lines("nothing of the kind").startswith("cause: not one that this program knows")
 
 
 # The walk

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from catalog.failures import explain
 from checks import endpoint, gate
+from checks.diagnosis import client_finding
 from checks.endpoint import CHECKS, GATE_CHECKS, Failed, Target, Verdict, run
 
 if TYPE_CHECKING:
@@ -419,9 +421,52 @@ def test_an_endpoint_that_is_not_there_is_a_failed_verdict_that_names_it(fake_en
         port = taken.getsockname()[1]
     verdicts = list(run(target(fake_endpoint, base_url=f"http://127.0.0.1:{port}/v1")))
     assert len(verdicts) == len(CHECKS)
-    for verdict in verdicts:
-        assert not verdict.passed
-        assert f"127.0.0.1:{port}" in verdict.detail
+    assert f"127.0.0.1:{port}" in verdicts[0].detail
+    assert [verdict.skipped for verdict in verdicts] == [False] + [True] * (len(CHECKS) - 1)
+    assert not any(verdict.passed for verdict in verdicts)
+
+
+@pytest.mark.parametrize("status", [401, 403, 502, 503, 504])
+def test_what_every_request_would_be_answered_is_told_once(status: int, fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answers["*"] = fake_endpoint.always(status)
+    verdicts = list(run(target(fake_endpoint)))
+    failed = [verdict for verdict in verdicts if not verdict.passed and not verdict.skipped]
+    assert len(failed) == 1
+    assert f"answered {status}" in failed[0].detail
+    others = {verdict.detail for verdict in verdicts if verdict.skipped}
+    assert others == {f"not looked at because of: {failed[0].name}"}
+
+
+def test_an_answer_to_another_key_says_nothing_of_the_clients_own(fake_endpoint: FakeEndpoint) -> None:
+    asked = {None: 401, "x" * 64: 403}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(endpoint, "ask", lambda *_, key, **__: endpoint.Answer(asked.get(key, 200), "{}"))
+        verdicts = list(run(target(fake_endpoint)))
+    assert "with a wrong key: answered 403" in verdicts[0].detail
+    assert not any(verdict.skipped for verdict in verdicts)
+
+
+def test_a_certificate_that_is_refused_is_the_one_failure_of_all_checks(
+    fake_endpoint: FakeEndpoint, secure: int
+) -> None:
+    verdicts = list(run(behind_tls(fake_endpoint, secure)))
+    assert [verdict.name for verdict in verdicts if not verdict.skipped] == ["certificate is valid"]
+    assert "is refused: self-signed certificate" in verdicts[0].detail
+    found = explain(verdicts[0].detail)
+    assert found
+    assert found.failure.name == "certificate-untrusted"
+
+
+def test_a_server_without_tls_is_told_as_such_and_not_sent_to_the_engines_log(fake_endpoint: FakeEndpoint) -> None:
+    verdicts = list(run(target(fake_endpoint, base_url=fake_endpoint.base_url.replace("http:", "https:"))))
+    assert verdicts[0].detail.startswith("no TLS with https://")
+    finding = client_finding("engine", verdicts[0])
+    assert finding.problem
+    assert "does not speak TLS" in finding.problem.cause
+    assert "docker logs" not in finding.problem.change
+    cut = client_finding("engine", Verdict("x", False, "no TLS with https://h/v1: [Errno 104] Connection reset"))
+    assert cut.problem
+    assert "docker logs" not in cut.problem.change
 
 
 def test_a_failed_check_does_not_keep_the_next_ones_from_being_run(fake_endpoint: FakeEndpoint) -> None:

@@ -23,7 +23,7 @@ from checks import facts
 from checks.bundle import FACTS_MODULES, ROOT, facts_program
 from checks.diagnosis import MIN_FREE_MIB, Expected, Finding, changed_since_up, findings
 from scripts.commands import doctor
-from scripts.commands.errors import CommandError
+from scripts.commands.errors import CommandError, failure
 from settings import Settings, parse
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def test_a_port_of_a_container_that_does_not_run_is_named_when_somebody_else_has
         ("running", True, "", "taken by another program", "seatable-vllm:ports.loopback"),
         ("running", False, "", "nobody listens", "scripts/up s"),
         ("exited", True, "", "taken by another program", "seatable-vllm:ports.loopback"),
-        ("exited", False, "", "nobody listens", ""),
+        ("exited", False, "", f"not looked at because {EDGE} does not run", ""),
     ],
 )
 def test_the_port_without_a_key_is_the_edges_and_answers_as_the_edge_does(
@@ -199,6 +199,7 @@ def order_text(tmp_path: Path, port: int, *, loopback: bool = False) -> str:
             "containers": {"engine": ENGINE, "edge": EDGE},
             "ports": {"engine": 1, "edge": port},
             "data_dir": str(tmp_path / "data"),
+            "model": "owner/model",
             "edge_url": f"http://127.0.0.1:{port}/",
             "loopback_url": f"http://127.0.0.1:{port}/" if loopback else None,
         }
@@ -234,6 +235,9 @@ inspect) [ "${{@: -1}}" = {ENGINE} ] || {{ echo "No such container" >&2; exit 1;
 logs) echo out; echo err >&2;;
 esac""",
     )
+    weights = tmp_path / "data" / "models" / "owner" / "model"
+    weights.mkdir(parents=True)
+    (weights / "config.json").touch()
     live = tmp_path / "data" / "edge"
     live.mkdir(parents=True)
     (live / "live").symlink_to("releases/0123456789ab")
@@ -249,6 +253,7 @@ esac""",
     assert sorted(told["log"].split()) == ["err", "out"]
     assert known["listening"] == {"engine": False, "edge": True}
     assert known["edge"]["on_disk"] == "0123456789ab"
+    assert known["weights"] is True
     assert list(known["free_mib"]) == [str(tmp_path / "data"), str(tmp_path)]
     assert list(place.iterdir()) == []
     assert {call[1] for call in fake_command.calls} <= {"info", "inspect", "logs"}, "it only looks"
@@ -273,6 +278,7 @@ def test_a_machine_without_docker_is_a_fact_and_no_failure(fake_command: FakeCom
     assert "Cannot connect" in known["docker"]["complaint"]
     assert known["containers"] == {}
     assert known["edge"]["in_force"] == ""
+    assert known["weights"] is False
 
 
 # What the command tells
@@ -354,10 +360,86 @@ def test_a_problem_is_told_last_with_cause_change_and_evidence(
 
 
 def test_a_stack_that_never_came_up_is_examined_all_the_same(told: Callable[..., tuple[int, str]]) -> None:
-    status, text = told(seen(engine={}), CommandError("s is not deployed"))
+    nothing = seen(engine={}, edge={}, listening={"engine": False, "edge": False})
+    status, text = told(nothing, CommandError("s is not deployed"))
     assert status == 1
+    assert text.count("cause: ") == 1
     assert "cause: there is no container seatable-vllm-s-engine" in text
-    assert "problem: deployed" in text
+    for what in ("seatable-vllm-s-edge", "deployed"):
+        assert f"skipped {what}: not looked at because of seatable-vllm-s-engine" in text
+
+
+def test_of_a_half_up_stack_whose_weights_are_missing_those_are_the_one_problem(
+    told: Callable[..., tuple[int, str]],
+) -> None:
+    half = seen(engine={}, edge={}, listening={"engine": False, "edge": False}, weights=False)
+    status, text = told(half, CommandError("s is not deployed"))
+    assert status == 1
+    assert text.count("cause: ") == 1
+    assert "cause: the weights of HuggingFaceTB/SmolLM2-135M-Instruct are not whole" in text
+    assert "seatable-vllm:hugging_face_token" in text
+    assert "skipped seatable-vllm-s-engine: not looked at because of the weights" in text
+
+
+def test_of_a_half_up_stack_the_last_runs_own_words_are_the_cause(
+    told: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = tmp_path / ".state" / "s" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "1.log").write_text("cause: an older one\nchange: nothing\n")
+    os.utime(logs / "1.log", (0, 0))
+    (logs / "2.log").write_text(
+        "making things\n  phase: weights present\n  cause: GatedRepoError: the model is gated\n"
+        "  change: accept its licence\n"
+    )
+    monkeypatch.setattr(doctor, "PROJECT", tmp_path)
+    half = seen(engine={}, edge={}, listening={"engine": False, "edge": False}, weights=False)
+    status, text = told(half, CommandError("s is not deployed"))
+    assert status == 1
+    assert text.splitlines()[-3:] == [
+        "problem: deployed",
+        "cause: GatedRepoError: the model is gated",
+        "change: accept its licence",
+    ]
+    assert text.count("cause: ") == 1
+    assert "skipped seatable-vllm-s-engine: not looked at because the last up ended before it" in text
+
+
+def test_a_stack_that_never_came_up_and_shows_nothing_of_why_is_told_so(
+    told: Callable[..., tuple[int, str]],
+) -> None:
+    status, text = told(seen(), CommandError("s is not deployed"))
+    assert status == 1
+    assert "cause: no up of this stack ended well" in text
+
+
+def test_what_hangs_on_a_broken_link_is_not_looked_at(
+    told: Callable[..., tuple[int, str]], fake_endpoint: FakeEndpoint
+) -> None:
+    killed = seen(edge={"status": "exited", "exit_code": 137}, listening={"engine": True, "edge": False})
+    status, text = told(killed, outputs(fake_endpoint))
+    assert status == 1
+    assert text.count("cause: ") == 1
+    for what in ("port 8080 (edge)", "edge configuration"):
+        assert f"skipped {what}: not looked at because seatable-vllm-s-edge does not run" in text
+    assert "skipped client's side: not looked at because of seatable-vllm-s-edge" in text
+    assert not fake_endpoint.asked, "a client would only say that nobody answers"
+
+
+def test_a_nearly_full_disk_keeps_nothing_else_from_being_looked_at(
+    told: Callable[..., tuple[int, str]], fake_endpoint: FakeEndpoint
+) -> None:
+    _, text = told(seen(free_mib={DATA: 1}), outputs(fake_endpoint))
+    assert "ok      stream arrives whole" in text
+
+
+def test_a_cause_in_our_own_words_is_not_called_a_cause_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> Any:
+        raise failure("the machine is not made yet", "run scripts/up s")
+
+    monkeypatch.setattr(doctor, "run_on_machine", away)
+    (found,) = doctor._machine("s", parse({}), "http://")
+    assert str(found.problem) == "cause: the machine is not made yet\nchange: run scripts/up s"
 
 
 def test_whatever_a_backend_raises_is_a_finding_and_no_trace(told: Callable[..., tuple[int, str]]) -> None:
@@ -384,6 +466,7 @@ def test_an_endpoint_where_nobody_answers_is_asked_once(
     status, text = told(seen(), outputs(fake_endpoint))
     assert status == 1
     assert text.count("answered 503") == 2, "once as a finding, once with its cause"
+    assert text.count("not looked at because of: ") == 9
 
 
 def test_no_key_is_printed_even_where_a_log_or_an_answer_holds_it(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -250,6 +252,44 @@ def test_no_log_line_can_hold_a_key() -> None:
     assert len(formats) == 1
     for leak in ("hdr", "%hr", "%hs", "%r", "%HU", "%HQ", "query", "capture", "authorization"):
         assert leak not in formats[0]
+
+
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy is not on PATH")
+def test_a_path_is_logged_as_it_was_asked_for_and_never_as_two_words(tmp_path: Path) -> None:
+    (log_format,) = [line for line in directives() if line.startswith("log-format")]
+    place = tmp_path / "s"
+    configuration = tmp_path / "one.cfg"
+    configuration.write_text(
+        "global\n log stdout format raw local0\ndefaults\n mode http\n log global\n timeout client 5s\n"
+        f"frontend one\n bind unix@{place}\n http-request set-var(txn.path) path\n {log_format}\n"
+        " http-request return status 204\n"
+    )
+    asked = [b"/v1/chat/completions", b'/a"b\\c', b"/\\/x", b"/a\x7fb", b"/a%0Ab"]
+    with subprocess.Popen(
+        ["haproxy", "-db", "-f", configuration], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as running:
+        assert running.stdout
+        try:
+            logged = [_logged(path, place, running.stdout) for path in asked]
+        finally:
+            running.terminate()
+    assert logged == [b"/v1/chat/completions", b'/a"b\\c', b"/\\/x", b"/a?b", b"/a%0Ab"]
+
+
+def _logged(path: bytes, place: Path, log: IO[bytes]) -> bytes:
+    """The path in the line that HAProxy logs of a request for it."""
+    deadline = time.monotonic() + 20
+    while not place.exists():
+        assert time.monotonic() < deadline, "HAProxy does not start"
+        time.sleep(0.05)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(place))
+        client.sendall(b"GET " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert client.recv(64).startswith(b"HTTP/1.1 204")
+    words = log.readline().split()
+    assert words[2] == b"GET"
+    assert len(words) == 10, words
+    return words[3]
 
 
 def test_requests_are_logged_with_the_client_they_belong_to() -> None:

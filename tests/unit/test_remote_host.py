@@ -21,7 +21,7 @@ import pytest
 from components.gpu_proof import gpu_program
 from components.machine import reach
 from components.machine.reach import AWAY, reach_program
-from components.machine.remote_host import SharedArgs, glance_command, ready_program, whole
+from components.machine.remote_host import PCI, SharedArgs, glance_command, ready_program, whole
 from components.machine.ssh import DOCKER_VARIABLES, Ssh, prepare, refuse_docker_variables, ssh_of
 from rehearsal.forward import provider_command
 from settings import HostMachine, SettingsError, SshTarget, parse
@@ -276,12 +276,14 @@ def test_a_part_of_a_program_is_never_run(cut: int, tmp_path: Path) -> None:
 # Looking whether it can take the stack
 
 RUNC, NVIDIA = '{"runc":{}}', '{"nvidia":{},"runc":{}}'
+L4 = "echo 'GPU 0: NVIDIA L4 (UUID: GPU-5d5ba0d6)'"
 
 
 OWNER = "3f0c1a52-0000-4000-8000-000000000000"
 
 
-def ready(data: Path, **changes: object) -> str:
+def ready(data: Path, *, made: bool = False, **changes: object) -> str:
+    """The program for a machine whose PCI bus is the folder `pci` beside the data directory."""
     args: dict[str, Any] = {
         "stack": "gpu1",
         "ssh": PLAIN,
@@ -292,7 +294,16 @@ def ready(data: Path, **changes: object) -> str:
         "engine_port": 2,
         "loopback_port": None,
     }
-    return ready_program(SharedArgs(**{**args, **changes}), OWNER, adopt=False)  # type: ignore[typeddict-item]
+    program = ready_program(SharedArgs(**{**args, **changes}), OWNER, adopt=made)  # type: ignore[typeddict-item]
+    return program.replace(PCI, shlex.quote(str(data.parent / "pci")))
+
+
+def put_on_the_bus(folder: Path, vendor: str = "0x10de", kind: str = "0x030200") -> None:
+    """A device on the PCI bus of a machine whose data directory is in `folder`; an L4 unless it is said."""
+    device = folder / "pci" / "0000:31:00.0"
+    device.mkdir(parents=True)
+    (device / "vendor").write_text(f"{vendor}\n")
+    (device / "class").write_text(f"{kind}\n")
 
 
 def docker(fake: FakeCommand, runtimes: str = RUNC, security: str = '["name=seccomp"]', others: str = "") -> None:
@@ -311,10 +322,12 @@ esac""",
     ("gpus", "runtimes", "smi", "device"),
     [
         ("auto", RUNC, None, "cpu"),
-        ("auto", NVIDIA, "exit 0", "gpu"),
-        ("none", NVIDIA, "exit 0", "cpu"),
-        (2, NVIDIA, "exit 0", "gpu"),
-        (["0"], NVIDIA, "exit 0", "gpu"),
+        ("auto", NVIDIA, L4, "gpu"),
+        ("auto", NVIDIA, None, "gpu"),  # a machine whose driver comes without nvidia-smi
+        ("all", NVIDIA, L4, "gpu"),
+        ("none", NVIDIA, L4, "cpu"),
+        (2, NVIDIA, L4, "gpu"),
+        (["0"], NVIDIA, L4, "gpu"),
     ],
 )
 def test_a_machine_says_what_it_computes_on(  # noqa: PLR0917 - fixtures and one case
@@ -333,8 +346,9 @@ def test_a_machine_says_what_it_computes_on(  # noqa: PLR0917 - fixtures and one
 @pytest.mark.parametrize(
     ("gpus", "runtimes", "smi", "word"),
     [
-        ("auto", RUNC, "exit 0", "Container Toolkit"),
+        ("auto", RUNC, L4, "Container Toolkit"),
         (1, RUNC, None, "no NVIDIA GPU"),
+        (1, NVIDIA, "echo 'No devices were found'", "driver does not work: No devices were found"),
         ("auto", NVIDIA, "echo 'NVIDIA-SMI has failed'; exit 9", "driver does not work: NVIDIA-SMI has failed"),
     ],
 )
@@ -348,6 +362,55 @@ def test_a_gpu_that_cannot_be_used_is_no_silent_cpu(  # noqa: PLR0917 - fixtures
     assert done.returncode == 1
     assert word in done.stderr
     assert "machine.gpus" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("bus", "runtimes", "smi", "cause", "change"),
+    [
+        (True, RUNC, None, "no NVIDIA driver", "remove seatable-vllm:machine.ami"),
+        (False, RUNC, None, "no NVIDIA driver", "remove seatable-vllm:machine.ami"),
+        (True, NVIDIA, None, "no NVIDIA driver", "Deep Learning AMI has the driver"),
+        (True, NVIDIA, "echo 'couldn'\\''t communicate with the driver'; exit 9", "communicate", "a reboot"),
+        (True, RUNC, "exit 0", "nvidia-smi lists no GPU", "supports this instance type"),
+        (False, NVIDIA, "echo 'No devices were found'; exit 6", "on its PCI bus", "machine.instance_types"),
+        (True, RUNC, L4, "no runtime nvidia", "Deep Learning AMI has the NVIDIA Container Toolkit"),
+    ],
+)
+def test_a_machine_that_is_paid_for_its_gpu_never_computes_on_the_cpu_unasked(  # noqa: PLR0917 - one case
+    bus: bool, runtimes: str, smi: str | None, cause: str, change: str, tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    docker(fake_command, runtimes)
+    if bus:
+        put_on_the_bus(tmp_path)
+    if smi is not None:
+        fake_command.add("nvidia-smi", smi)
+    done = bash(ready(tmp_path / "data", made=True, gpus="all"), fake_command.environment)
+    assert done.returncode == 1, done.stdout
+    told = dict(line.split(": ", 1) for line in done.stderr.splitlines())
+    assert cause in told["cause"]
+    assert change in told["change"]
+    assert told["change"].endswith("or set seatable-vllm:machine.gpus to none")
+    asked = bash(ready(tmp_path / "data", made=True, gpus="none"), fake_command.environment)
+    assert json.loads(asked.stdout.splitlines()[-1]) == {"device": "cpu"}
+
+
+def test_a_card_without_a_driver_is_no_machine_without_a_card(tmp_path: Path, fake_command: FakeCommand) -> None:
+    docker(fake_command)
+    put_on_the_bus(tmp_path)
+    told = bash(ready(tmp_path / "data"), fake_command.environment).stderr
+    assert "cause: the machine has no NVIDIA driver" in told
+    assert "change: install or repair the NVIDIA driver there" in told
+    assert "machine.ami" not in told, "a machine of somebody's own has no such setting"
+
+
+@pytest.mark.parametrize(("vendor", "kind"), [("0x1002", "0x030000"), ("0x10de", "0x020700")])
+def test_what_is_no_nvidia_gpu_on_the_bus_leaves_auto_with_the_cpu(
+    vendor: str, kind: str, tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    docker(fake_command)
+    put_on_the_bus(tmp_path, vendor, kind)
+    done = bash(ready(tmp_path / "data"), fake_command.environment)
+    assert json.loads(done.stdout.splitlines()[-1]) == {"device": "cpu"}
 
 
 def test_a_rootless_docker_is_refused(tmp_path: Path, fake_command: FakeCommand) -> None:

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from catalog.models import SMOLLM2
-from settings import NAMESPACE, SECRETS, Settings, SettingsError, parse
+from settings import NAMESPACE, SECRETS, AwsMachine, Settings, SettingsError, parse
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 STACK_FILES = sorted(PROJECT.glob("Pulumi.*.yaml"))
@@ -477,6 +477,8 @@ def test_a_network_that_is_not_text_is_refused_with_key_and_way_out(junk: object
         (domain(tls="files", certificate="c"), "domain.key", "missing", "needs it"),
         (domain(tls="acme-http"), "domain.acme_email", "missing", "needs it"),
         (domain(tls="acme-http", acme_email="x"), "domain.acme_email", "'x'", "e-mail"),
+        (domain(adopt_record=True), "domain.adopt_record", "kind aws", "remove it"),
+        (acme(adopt_record=True), "domain.adopt_record", "kind aws", "remove it"),
         (acme(zone=None), "domain.zone", "missing", "needs it"),
         (acme(zone="other.org"), "domain.zone", "other.org", "does not hold llm.example.com"),
         (acme(zone="m.example.com"), "domain.zone", "m.example.com", "does not hold llm.example.com"),
@@ -905,3 +907,53 @@ def test_port_80_is_kept_for_the_ca_that_asks_there() -> None:
 def test_the_roots_of_a_ca_may_be_given_as_text() -> None:
     pem = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
     assert parse(acme(acme_ca=pem, acme_server="https://ca.example/dir")).domain
+
+
+AWS = {"kind": "aws", "instance_types": ["g6.xlarge"], "admin_cidrs": ["8.8.8.8/32"]}
+ON_AWS = {
+    "clients": {"seatable": {"kind": "seatable", "cidrs": ["1.1.1.1/32"]}},
+    "domain": {"host": "llm.example.com", "tls": "private-ca", "zone": "example.com"},
+}
+
+
+@pytest.mark.parametrize(
+    ("machine", "key"),
+    [
+        ({**AWS, "admin_cidrs": []}, "machine.admin_cidrs"),
+        ({**AWS, "market": "spot", "reservation": "cr-0123456789abcdef0"}, "machine.reservation"),
+        ({**AWS, "zones": ["eu-west-1a", "us-east-1a"]}, "machine.zones"),
+        ({**AWS, "kind": "awss"}, "machine.kind"),
+        ({**AWS, "kind": "gcp"}, "machine.kind"),
+    ],
+)
+def test_a_machine_that_breaks_a_rule_is_the_one_problem_of_its_stack(machine: object, key: str) -> None:
+    """A rule between the machine and another setting goes by the kind that is meant."""
+    (line,) = problems({**ON_AWS, "machine": machine})
+    assert line.startswith(f"seatable-vllm:{key}: ")
+
+
+def test_a_machine_that_breaks_a_rule_hides_no_mistake_elsewhere() -> None:
+    local = {"seatable": {"kind": "seatable", "cidrs": ["127.0.0.1/32"]}}
+    lines = problems({**ON_AWS, "machine": {**AWS, "admin_cidrs": []}, "clients": local})
+    assert [line.split(": ")[0] for line in lines] == [
+        "seatable-vllm:machine.admin_cidrs",
+        "seatable-vllm:clients.seatable.cidrs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "setting"),
+    [
+        ({"zones": ["eu-west-1a"]}, "machine.zones: eu-west-1a"),
+        ({"zones": ["eu-central-1a"], "placed": {"instance_type": "g6.xlarge", "zone": "eu-west-1b"}},
+         "machine.placed.zone: eu-west-1b"),
+        ({"zones": ["eu-central-2a"]}, "machine.zones: eu-central-2a"),
+    ],
+)  # fmt: skip
+def test_a_zone_of_another_region_is_named_with_its_setting(more: dict[str, Any], setting: str) -> None:
+    machine = AwsMachine(**{**AWS, **more})
+    found = machine.zone_elsewhere("eu-central-1")
+    assert found
+    assert found[0] == f"seatable-vllm:{setting} is not in aws:region eu-central-1"
+    local = AwsMachine(**{**AWS, "zones": ["us-west-2-lax-1a", "us-west-2a"]})  # type: ignore[arg-type]
+    assert local.zone_elsewhere("us-west-2") is None

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from catalog.aws.account import Account, Unanswered, Wanted, items, known
 from catalog.aws.images import login, root_gib, supported_families
-from catalog.aws.instance_types import family_of
+from catalog.aws.instance_types import family_of, instance_types
 from catalog.aws.rules.finding import Findings, Problem, Rule
-from catalog.aws.rules.lookups import data_volumes, own, processors_of
+from catalog.aws.rules.lookups import data_volumes, may_be, own, processors_of
 from catalog.models import KNOWN_MODELS
 
 IMAGE_GIB = {"auto": 30, "none": 8}
@@ -50,7 +50,9 @@ def image_suits(wanted: Wanted, account: Account) -> Findings:
             "name an image of that processor in seatable-vllm:machine.ami, or remove it, or take another type",
         )
     families = supported_families(str(image.get("Description", "")))
-    if wanted["gpus"] == "auto" and families and family_of(kind) not in families:
+    row = instance_types().get(kind)
+    runs = wanted["gpus"] == "auto" and not (row and row.no_vllm)
+    if runs and families and family_of(kind) not in families:
         yield Problem(
             f"the image {name} does not support {family_of(kind)}: its driver is made for "
             f"{', '.join(sorted(families))}",
@@ -137,7 +139,7 @@ def machine_is_where_its_data_is(wanted: Wanted, account: Account) -> Findings:
     zones = wanted["zones"]
     for each in data_volumes(wanted, account):
         there = each.get("AvailabilityZone")
-        if zones and there not in zones:
+        if zones and there not in zones and may_be(zones, account):
             yield Problem(
                 f"the stack's data disk {each.get('VolumeId')} is in {there}, and the machine is to be in "
                 f"{' or '.join(zones)}",

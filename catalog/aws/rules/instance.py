@@ -9,7 +9,7 @@ from catalog.aws.failures import quota_request
 from catalog.aws.instance_types import counts, instance_types, nearest, quota_code
 from catalog.aws.memory import gpus_used, memory_doubt, memory_problem
 from catalog.aws.rules.finding import Findings, Problem, Rule
-from catalog.aws.rules.lookups import chosen_zone, offering_zones, own, vcpus_of
+from catalog.aws.rules.lookups import chosen_zone, may_be, offering_zones, own, vcpus_of
 
 RUNNING = ("pending", "running")
 STOPPED = ("stopping", "stopped")
@@ -33,10 +33,8 @@ def zones_are_of_the_region(wanted: Wanted, account: Account) -> Findings:
 
 def types_exist(wanted: Wanted, account: Account) -> Findings:
     """Every type of the list is one that EC2 or this program knows."""
-    answered = {each.get("InstanceType") for each in items(account.types)}
-    selling = {each.get("InstanceType") for each in items(account.offerings)}
     for kind in wanted["instance_types"]:
-        if kind in instance_types() or kind in answered | selling:
+        if exists(kind, account):
             continue
         near = nearest(kind)
         hint = f"did you mean {' or '.join(near)}?" if near else "see catalog/aws/instance_types.json"
@@ -44,6 +42,12 @@ def types_exist(wanted: Wanted, account: Account) -> Findings:
             yield Problem(f"seatable-vllm:machine.instance_types: EC2 has no {kind} in {wanted['region']}", hint)
         else:
             yield f"seatable-vllm:machine.instance_types: {kind} is not known here; {hint}"
+
+
+def exists(kind: str, account: Account) -> bool:
+    """Whether EC2 or this program knows a type; of another one nothing more is to be said."""
+    told = [each.get("InstanceType") for each in (*items(account.types), *items(account.offerings))]
+    return kind in instance_types() or kind in told
 
 
 def types_run_vllm(wanted: Wanted, account: Account) -> Findings:
@@ -105,11 +109,13 @@ def type_is_sold_in_the_zone(wanted: Wanted, account: Account) -> Findings:
             )
         return
     selling = offering_zones(kind, account)
+    if _runs_no_vllm(wanted) or (known(account.types) and not exists(kind, account)):
+        return  # another type is to be taken anyway
     if not selling:
         others = [other for other in wanted["instance_types"] if other != kind and offering_zones(other, account)]
         sold = f"{', '.join(others)} of your list is sold there; put it first" if others else "take another type"
         yield Problem(f"{region} does not sell {kind} in any zone", f"{sold}, or set aws:region to another")
-    elif there_are(wanted["zones"], account) and not set(wanted["zones"]) & set(selling):
+    elif wanted["zones"] and may_be(wanted["zones"], account) and not set(wanted["zones"]) & set(selling):
         yield Problem(
             # Begins with the code of EC2, so that whoever goes from zone to zone goes on to the next.
             f"Unsupported: {', '.join(wanted['zones'])} (seatable-vllm:machine.zones) does not sell {kind}",
@@ -117,17 +123,11 @@ def type_is_sold_in_the_zone(wanted: Wanted, account: Account) -> Findings:
         )
 
 
-def there_are(zones: Sequence[str], account: Account) -> bool:
-    """Whether any of these zones is one that the account has; of one that it has not, more need not be said."""
-    names = {each.get("ZoneName") for each in items(account.zones)}
-    return bool(set(zones) & names if names else zones)
-
-
 def quota_is_enough(wanted: Wanted, account: Account) -> Findings:
     """The account may run so many more vCPUs of this kind. A quota is asked for by the command in the answer."""
     kind, market = wanted["instance_type"], wanted["market"]
     need, code = vcpus_of(kind, account), quota_code(kind, market)
-    if need is None or market == "capacity-block" or wanted["reservation"]:
+    if need is None or _runs_no_vllm(wanted) or market == "capacity-block" or wanted["reservation"]:
         return  # what is reserved has been counted already
     if code is None:
         yield f"not checked: the quota, as which one counts {kind} ({market}) is not known here"
@@ -146,6 +146,12 @@ def quota_is_enough(wanted: Wanted, account: Account) -> Findings:
             f"{wanted['region']} (quota {code}: {quota:g}, in use: {used})",
             f"ask AWS for more, which takes minutes to days: {quota_request(code, used + need, wanted['region'])}",
         )
+
+
+def _runs_no_vllm(wanted: Wanted) -> bool:
+    """Whether another type is to be taken anyway."""
+    row = instance_types().get(wanted["instance_type"])
+    return bool(wanted["gpus"] == "auto" and row and row.no_vllm)
 
 
 def the_machine_runs(wanted: Wanted, account: Account) -> Findings:
@@ -186,12 +192,13 @@ def reservation_suits(wanted: Wanted, account: Account) -> Findings:
         kind, zone = each.get("InstanceType"), each.get("AvailabilityZone")
         if each.get("State") not in ("active", "scheduled", None):
             yield Problem(f"{name} is {each.get('State')}", "name another, or remove it")
+            continue
         if kind != wanted["instance_type"]:
             yield Problem(
                 f"{name} is for {kind}, and the machine is {wanted['instance_type']}",
                 f"set seatable-vllm:machine.instance_types to [{kind}]",
             )
-        if zone != chosen_zone(wanted, account):
+        if zone != chosen_zone(wanted, account) and may_be(wanted["zones"], account):
             yield Problem(
                 f"{name} is in {zone}, and the machine is to be in {chosen_zone(wanted, account)}",
                 f"set seatable-vllm:machine.zones to [{zone}]",

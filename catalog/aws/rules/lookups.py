@@ -41,6 +41,12 @@ def offering_zones(kind: str, account: Account) -> list[str]:
     return sorted(selling & usable if usable else selling)
 
 
+def may_be(zones: Sequence[str], account: Account) -> bool:
+    """Whether no zones are named, or one of them is there; of zones that are not, their own rule speaks alone."""
+    names = {each.get("ZoneName") for each in items(account.zones)}
+    return not zones or not names or bool(set(zones) & names)
+
+
 def own(wanted: Wanted, things: Answered) -> list[Shape]:
     """Those that are the stack's."""
     return [each for each in items(things) if belongs_to(wanted["stack"], each)]

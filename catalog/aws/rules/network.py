@@ -17,7 +17,7 @@ from catalog.aws.account import (
 )
 from catalog.aws.failures import quota_request
 from catalog.aws.rules.finding import Findings, Problem, Rule
-from catalog.aws.rules.lookups import own
+from catalog.aws.rules.lookups import may_be, own
 
 
 def hosted_zone_holds_the_name(wanted: Wanted, account: Account) -> Findings:
@@ -99,7 +99,7 @@ def subnet_is_public(wanted: Wanted, account: Account) -> Findings:
         )
     for each in items(account.subnets):
         zone = str(each.get("AvailabilityZone"))
-        if wanted["zones"] and zone not in wanted["zones"]:
+        if wanted["zones"] and zone not in wanted["zones"] and may_be(wanted["zones"], account):
             yield Problem(
                 f"{name} is in {zone}, and not in {', '.join(wanted['zones'])}", f"set the zone to {zone}"
             )

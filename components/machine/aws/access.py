@@ -74,12 +74,8 @@ def region_of(machine: AwsMachine) -> str:
         )
     if not REGION.fullmatch(region):
         raise SettingsError(f"aws:region: {region!r} is no region; write one such as eu-central-1")
-    named = [*machine.zones, *([machine.placed.zone] if machine.placed else [])]
-    for zone in named:
-        if not zone.startswith(region):
-            raise SettingsError(
-                f"seatable-vllm:machine.zones: {zone} is not in {region}; correct it, or aws:region"
-            )
+    if elsewhere := machine.zone_elsewhere(region):
+        raise SettingsError("; ".join(elsewhere))
     return region
 
 

@@ -34,6 +34,7 @@ named() {{
   local disk="/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_$volume" serial
   if [ -b "$disk" ]; then readlink -f "$disk"; return; fi
   for serial in /sys/block/nvme*/device/serial; do
+    [ -r "$serial" ] || continue  # where there is no such disk, the pattern itself
     if [ "$(tr -d '[:space:]' < "$serial" 2>/dev/null)" = "$volume" ]; then
       disk=${{serial#/sys/block/}}; disk=/dev/${{disk%%/*}}
       if [ -b "$disk" ]; then echo "$disk"; return; fi

@@ -19,7 +19,7 @@ from components.machine.aws.idle_stop import idle_stop_program
 from components.machine.aws.instance import GpuInstance
 from components.machine.aws.network import Network
 from components.machine.aws.policy import keeping
-from components.machine.aws.preflight import Offer, preflight
+from components.machine.aws.preflight import Offer
 from components.machine.aws.storage import Storage
 from components.machine.aws.zone import hosted_zone
 from components.machine.machine import PublicAddress, RunArgs
@@ -45,13 +45,15 @@ class GpuVmArgs(TypedDict):
     """AWS region."""
     public_key: str
     """What logs in, as one line of authorized_keys."""
+    offer: Offer
+    """What AWS has to offer, as the preflight has found it."""
 
 
 class GpuVm(pulumi.ComponentResource):
     """An instance with its network, firewall, identity, data volume and address."""
 
     offer: pulumi.Output[Offer]
-    """What AWS has to offer; asked for in every run, before anything is made."""
+    """What AWS has to offer."""
     provider: aws.Provider
     """AWS in the stack's region. Configured only when the preflight has passed."""
     instance: aws.ec2.Instance
@@ -68,7 +70,7 @@ class GpuVm(pulumi.ComponentResource):
         self._args, machine = args, args["machine"]
         self._tags = {"Name": f"seatable-vllm-{args['stack']}"}
         self._keeping = keeping(machine.protected, machine.data_disk.at_end)
-        self.offer = preflight(args["settings"], parent=self)
+        self.offer = pulumi.Output.from_input(args["offer"])
         self.provider = self._account(f"{name}-aws")
         network = Network(
             f"{name}-network",
@@ -118,7 +120,9 @@ class GpuVm(pulumi.ComponentResource):
             },
             self._own(),
         )
-        self.public = PublicAddress(self.provider, address.ipv4, computer.ipv6)
+        self.public = PublicAddress(
+            self.provider, address.ipv4, computer.ipv6, self.offer.apply(lambda known: known["own_records"])
+        )
         place = self._place(address)
         self.ssh = place.apply(lambda known: ssh_of_instance(machine, args["stack"], known))
         self.register_outputs({"place": place})

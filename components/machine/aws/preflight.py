@@ -21,10 +21,12 @@ PROGRAM = f"{shlex.quote(sys.executable)} -m aws_account.preflight"
 """Asked with this project's own Python. `aws_account.preflight` in a command tells it from other looks."""
 
 
-def preflight(settings: Settings, *, parent: pulumi.Resource) -> pulumi.Output[Offer]:
+def preflight(settings: Settings) -> Offer:
     """What the account offers, asked anew by every run and every preview; where it lacks something, the run ends.
 
-    Whatever takes a part of the offer (a provider takes the region) is made only after every rule has passed.
+    It is waited for: nothing of the stack is registered before every rule has passed, so a run that ends here has
+    left nothing in the state.
+
     Raises SettingsError where the stack has no aws:region, or its machine is not on AWS.
     """
     machine, config = settings.machine, pulumi.Config("aws")
@@ -42,17 +44,16 @@ def preflight(settings: Settings, *, parent: pulumi.Resource) -> pulumi.Output[O
         region=region,
         profile=config.get("profile"),
     )
-    seen = command.local.run_output(
+    seen = command.local.run(
         command=f"{PROGRAM} || true",  # of a command that fails Pulumi shows a stack trace of its own
         stdin=json.dumps(wanted),
         dir=str(PROJECT),
         logging=command.local.Logging.NONE,  # it would show lines for a moment only
-        opts=pulumi.InvokeOutputOptions(parent=parent),
     )
-    return pulumi.Output.all(seen.stderr, seen.stdout).apply(lambda said: _tell(parent, *said))
+    return _tell(seen.stderr, seen.stdout)
 
 
-def _tell(parent: pulumi.Resource, said: str | None, printed: str | None) -> Offer:
+def _tell(said: str | None, printed: str | None) -> Offer:
     """Shows warnings and price, to be read at the run's end too, and hands on the offer.
 
     RunError with all problems where there is none.
@@ -62,9 +63,9 @@ def _tell(parent: pulumi.Resource, said: str | None, printed: str | None) -> Off
     for line in (said or "").splitlines():
         word, _, warning = line.partition("warning: ")
         if warning and not word:
-            pulumi.log.warn(warning, parent)
+            pulumi.log.warn(warning)
         else:
-            pulumi.log.info(line, parent)
+            pulumi.log.info(line)
     return offer_in(printed)
 
 
