@@ -17,7 +17,6 @@ from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
-from rehearsal.run import WARNING
 from scripts.commands.aws import AwsStack, aws_stack
 from scripts.commands.capacity import deploy_somewhere
 from scripts.commands.deployed import engine_of
@@ -27,6 +26,7 @@ from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
 from scripts.commands.newer_images import pull_newer
 from scripts.commands.places import Host, NotMade, host_of, reached
+from scripts.commands.progress import Progress
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.shown_keys import add_show_secrets, may_show_keys, without_keys
@@ -72,6 +72,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--pull", action="store_true", help="ask the registry for newer images under the names that the stack uses"
     )
+    parser.add_argument("--verbose", action="store_true", help="show all that the engine and its resources say")
     add_show_secrets(parser)
     return parser.parse_args(arguments)
 
@@ -79,7 +80,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Status 0 when the endpoint works."""
     options = _options(arguments)
-    terminal = Terminal()
+    terminal = Terminal(verbose=options.verbose)
     settings = stack_settings(options.stack)
     on_aws = aws_stack(options.stack, settings)
     if on_aws:
@@ -217,7 +218,7 @@ def choose_engine(
         return rehearsal
     if rehearsal.was_used():
         with terminal.step("taking down the rehearsal of this stack: Pulumi takes over, with new keys") as step:
-            rehearsal.down(step.say)
+            rehearsal.down(Progress(terminal, step))
     return before if isinstance(before, PulumiEngine) else PulumiEngine(stack, here, cli_root)
 
 
@@ -225,21 +226,7 @@ def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
     """Runs the program. CommandError ends in phase, cause and what to change."""
     try:
         with terminal.step(f"deploying {stack} ({engine.name})") as step:
-
-            def heard(line: str) -> None:
-                # Pulumi prints a line per event, and dots in between; of the rehearsal, the gate's words and the
-                # program's warnings suffice.
-                told = (
-                    line.strip() and "@ updating" not in line
-                    if engine.name == "pulumi"
-                    else "readiness" in line or line.startswith(f"{WARNING}: ")
-                )
-                if told:
-                    terminal.line(f"  {line}")
-                else:
-                    step.say(line)
-
-            return engine.up(heard)
+            return engine.up(Progress(terminal, step))
     except (CommandError, RehearsalError) as error:
         raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
 
