@@ -59,12 +59,12 @@ class Progress:
         if item is None:
             return
         self._count += 1
-        told = f"{done} {item.name} ({self._clock() - item.begun:.0f} s)"
-        if self._terminal.verbose or not self._terminal.redraws:
-            self._terminal.note(f"{self._elapsed} s: {told}")
-            self._finished.append(told)
-        else:
+        told = f"{item.name} {done} ({self._clock() - item.begun:.0f} s)"
+        self._terminal.note(f"{self._elapsed} s: {told}")
+        if self._terminal.redraws and not self._terminal.verbose:
             self._terminal.line(f"  {told}")
+        else:
+            self._finished.append(told)
         self.look()
 
     def said(self, name: str, text: str) -> None:
@@ -73,10 +73,11 @@ class Progress:
             self.line(f"{name}: {text}")
         else:
             self._terminal.note(f"{self._elapsed} s: {name}: {text}")
-        for item in self._under_way.values():
-            if item.name == name:
-                item.words = text
-        self._words = f"{name}: {text}"
+        item = next((each for each in self._under_way.values() if each.name == name), None)
+        if item:
+            item.words = text
+        else:
+            self._words = f"{name}: {text}"
         self.look()
 
     def look(self) -> None:
@@ -97,7 +98,7 @@ class Progress:
         """What is being done now, in words; empty where it is nothing."""
         items = list(self._under_way.values())
         told = ", ".join(
-            f"{item.doing} {item.name} ({self._clock() - item.begun:.0f} s)" for item in items[:NAMED]
+            f"{item.name} {item.doing} ({self._clock() - item.begun:.0f} s)" for item in items[:NAMED]
         )
         return f"{told} and {len(items) - NAMED} more" if len(items) > NAMED else told
 

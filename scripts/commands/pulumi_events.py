@@ -10,8 +10,8 @@ DOING = {
     "create": ("creating", "created"),
     "update": ("updating", "updated"),
     "delete": ("deleting", "deleted"),
-    "create-replacement": ("creating anew", "created anew"),
-    "delete-replaced": ("deleting the old", "deleted the old"),
+    "create-replacement": ("creating replacement", "created replacement"),
+    "delete-replaced": ("deleting original", "deleted original"),
     "import": ("importing", "imported"),
     "read": ("reading", "read"),
 }

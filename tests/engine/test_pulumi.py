@@ -21,7 +21,7 @@ from tests.live.harness import STACK_LABEL, docker_client, wait_until
 
 def interrupted_up(stack: PulumiStack, moment: str) -> None:
     """Starts `scripts/up` and kills its process, not its children, when a line of it contains `moment`."""
-    with stack.checkout.start("up", stack.stack) as process:
+    with stack.checkout.start("up", stack.stack, "--verbose") as process:
         assert process.stdout is not None
         for line in process.stdout:
             if moment in line:

@@ -167,7 +167,7 @@ def test_one_signal_to_the_whole_group_reaches_pulumi_once_and_its_end_is_awaite
 ) -> None:
     run = started(folder, what, ends_after=1)
     os.killpg(run.process.pid, number)
-    run.read_until("stopping: Pulumi awaits the steps under way (creating vm-instance-vm")
+    run.read_until("stopping: Pulumi awaits the steps under way (vm-instance-vm creating")
     assert run.process.poll() is None, "it did not wait for Pulumi"
     assert run.let_end() == 128 + number
     assert run.of_cli("signals") == ["SIGINT"]
@@ -188,7 +188,7 @@ def test_a_second_ctrl_c_ends_pulumi_at_once_and_names_what_may_be_left_and_what
     run.read_until("ending Pulumi at once")
     assert run.let_end() == 130
     assert run.of_cli("signals") == ["SIGINT", "SIGINT"]
-    assert "may exist, cost, and be in no state: creating vm-instance-vm" in run.told
+    assert "may exist, cost, and be in no state: vm-instance-vm creating" in run.told
     assert "scripts/doctor s" in run.told
 
 
