@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from scripts.commands.errors import CommandError, failure
 from scripts.commands.places import DOCKER_SECONDS, Host, MachineAway, clear_here, host_of
 from scripts.commands.progress import Progress
 from scripts.commands.pulumi_engine import PulumiEngine
+from scripts.commands.run_log import LOGS, logged
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, stack_settings
 from scripts.commands.terminal import Terminal
 from settings import AwsMachine, Settings
@@ -43,6 +45,12 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     terminal = Terminal(verbose=options.verbose)
     settings = stack_settings(options.stack)
+    with logged(options.stack, "down", terminal):
+        return take_down(options, settings, terminal)
+
+
+def take_down(options: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
+    """Removes the stack from wherever it is."""
     if isinstance(settings.machine, AwsMachine):
         return _down_at_aws(options.stack, settings.machine, options.purge, terminal)
     host = host_of(options.stack, settings)
@@ -171,6 +179,7 @@ def _forget_state(stack: str, engine: Engine | None) -> None:
     _require_writable(folder)
     for name in STATE_FILES:
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / LOGS, ignore_errors=True)
     with contextlib.suppress(OSError):  # not there, or with something in it that no command has put there
         folder.rmdir()
 

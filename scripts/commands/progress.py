@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from scripts.commands.run_log import cleaned
 from scripts.commands.terminal import PLAIN_LINE_SECONDS, Step, Terminal
 
 GROWTH = 1.25
@@ -36,6 +37,7 @@ class Progress:
         self._finished: list[str] = []
         self._count = 0
         self._words = ""
+        self._in_pem: set[str] = set()
 
     def say(self, text: str) -> None:
         """What the engine does beside its resources."""
@@ -46,6 +48,10 @@ class Progress:
     def line(self, text: str) -> None:
         """What is to be read also later, as a warning is."""
         self._terminal.line(f"  {text}")
+
+    def note(self, text: str) -> None:
+        """What only whoever looks into a failure wants to read."""
+        self._terminal.note(cleaned(text))
 
     def began(self, key: str, name: str, doing: str) -> None:
         """A resource is being created, deleted and so on. key: the same in `ended`."""
@@ -68,7 +74,10 @@ class Progress:
         self.look()
 
     def said(self, name: str, text: str) -> None:
-        """A line that a resource prints while it is made."""
+        """A line that a resource prints while it is made. What is in PEM is left out."""
+        if self._is_pem(name, text):
+            return
+        text = cleaned(text)
         if name.endswith(GATE) and text.startswith(EVIDENCE):
             self.line(f"{name}: {text}")
         else:
@@ -79,6 +88,16 @@ class Progress:
         else:
             self._words = f"{name}: {text}"
         self.look()
+
+    def _is_pem(self, name: str, text: str) -> bool:
+        begins, ends = "-----BEGIN " in text, "-----END " in text
+        if begins and not ends:
+            self._in_pem.add(name)
+            return True
+        inside = name in self._in_pem and (ends or " " not in text)
+        if ends or not inside:
+            self._in_pem.discard(name)
+        return inside
 
     def look(self) -> None:
         """Shows how far it is, as often as that is of use."""

@@ -84,6 +84,7 @@ class Following:
         if text not in self._told:
             self._told.add(text)
             self.errors.append(text)
+            self._progress.note(text)
 
 
 def _name(urn: str) -> str:

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -36,6 +36,8 @@ class Terminal:
         """verbose: whether notes are shown."""
         self._console = _Console(stderr=True, highlight=False, soft_wrap=True)
         self.verbose = verbose
+        self.log: Callable[[str], None] | None = None
+        """Gets every line, and every note."""
 
     @property
     def redraws(self) -> bool:
@@ -44,13 +46,20 @@ class Terminal:
 
     def line(self, text: str) -> None:
         """One line that stays."""
-        with contextlib.suppress(OSError):
-            self._console.print(text, markup=False)
+        if self.log:
+            self.log(text)
+        self._print(text)
 
     def note(self, text: str) -> None:
         """One line for whoever wants to read everything."""
+        if self.log:
+            self.log(text)
         if self.verbose:
-            self.line(f"  {text}")
+            self._print(f"  {text}")
+
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._console.print(text, markup=False)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:

@@ -29,6 +29,7 @@ from scripts.commands.places import Host, NotMade, host_of, reached
 from scripts.commands.progress import Progress
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
+from scripts.commands.run_log import logged
 from scripts.commands.shown_keys import add_show_secrets, may_show_keys, without_keys
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
 from scripts.commands.target import client_target
@@ -82,6 +83,13 @@ def main(arguments: list[str]) -> int:
     options = _options(arguments)
     terminal = Terminal(verbose=options.verbose)
     settings = stack_settings(options.stack)
+    with logged(options.stack, "up", terminal):
+        bring_up(options, settings, terminal)
+    return 0
+
+
+def bring_up(options: argparse.Namespace, settings: Settings, terminal: Terminal) -> None:
+    """Everything from an asleep or missing machine to the settings of its clients."""
     on_aws = aws_stack(options.stack, settings)
     if on_aws:
         wake(on_aws, terminal)
@@ -118,7 +126,6 @@ def main(arguments: list[str]) -> int:
     if settings.domain:
         terminal.line("proved on the machine itself; scripts/check asks from where a client is")
     tell(options.stack, outcome, terminal, show_keys=may_show_keys(options.show_secrets))
-    return 0
 
 
 def forget_what_was_terminated(stack: AwsStack, terminal: Terminal) -> None:
@@ -228,7 +235,12 @@ def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
         with terminal.step(f"deploying {stack} ({engine.name})") as step:
             return engine.up(Progress(terminal, step))
     except (CommandError, RehearsalError) as error:
-        raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
+        raise not_up(stack, str(error)) from None
+
+
+def not_up(stack: str, told: str) -> CommandError:
+    """The failure of an `up`, of which this was told: phase, cause and change, each once."""
+    return CommandError(f"{stack} is not up.\n{last_lines(told)}", told)
 
 
 def proof_order(stack: str, settings: Settings, engine: Engine, outcome: Outcome) -> gate.Order:
@@ -256,10 +268,10 @@ def prove(order: gate.Order, stack: str, host: Host | None, terminal: Terminal) 
             gate.wait(order, step.say)
             failed = [verdict for verdict in run(order.target, GATE_CHECKS) if not verdict.passed]
     except (gate.GateFailed, CommandError) as error:
-        raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
+        raise not_up(stack, str(error)) from None
     if failed:
         told = "\n".join(f"{verdict.name}: {verdict.detail}" for verdict in failed)
-        raise CommandError(f"{told}\n\n{stack} is not up.\n{last_lines(told)}")
+        raise not_up(stack, told)
 
 
 def tell(stack: str, outcome: Outcome, terminal: Terminal, *, show_keys: bool) -> None:
