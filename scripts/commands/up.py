@@ -11,6 +11,7 @@ import requests
 from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from catalog.models import SMOLLM2
 from checks import gate
+from checks.cache import whole_requests
 from checks.endpoint import GATE_CHECKS, run
 from components.machine.reach import BOOT_SECONDS
 from images import ImageUnavailable, cache_dir
@@ -290,7 +291,7 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal, *, show_keys: bool) -
         print_block("the way to the endpoint, on each client's computer", outputs["tunnel"])
     room = outputs.get("capacity")
     at_once = (
-        f"\nholds {room['tokens']:,} tokens, {room['requests']:.1f} requests of full length at once"
+        f"\nholds {room['tokens']:,} tokens, {whole_requests(room['requests'])} of full length at once"
         if room
         else ""
     )

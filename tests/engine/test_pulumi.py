@@ -67,6 +67,12 @@ def test_scripts_output_prints_what_pulumi_prints(pulumi_stack: PulumiStack) -> 
     assert json.loads(done.stdout) == json.loads(pulumi_stack.output("--json", "--show-secrets"))
 
 
+@pytest.mark.parametrize("name", [(), ("endpoint",), ("machine",), ("seatable_env",), ("max_model_len",)])
+def test_scripts_output_prints_plain_text_as_pulumi_does(pulumi_stack: PulumiStack, name: tuple[str, ...]) -> None:
+    done = pulumi_stack.pulumi("stack", "output", *name, "--show-secrets")
+    assert pulumi_stack.output(*name, "--show-secrets") == done.stdout
+
+
 def test_no_key_stands_in_the_state_in_clear(pulumi_stack: PulumiStack, backend: Path) -> None:
     keys = [client["key"] for client in pulumi_stack.outputs()["clients"].values()]
     keys.append(pulumi_stack.engine_key())
