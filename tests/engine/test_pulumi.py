@@ -37,6 +37,26 @@ def test_an_up_that_is_killed_leaves_nothing_that_the_next_one_cannot_take_over(
     interrupted_up(pulumi_stack, moment)
 
 
+def test_ctrl_c_is_handed_to_pulumi_once_and_all_that_was_made_is_in_the_state(pulumi_stack: PulumiStack) -> None:
+    """As a terminal sends it, to the whole group."""
+    with pulumi_stack.checkout.start("up", pulumi_stack.stack, "--verbose") as process:
+        assert process.stdout is not None
+        told = ""
+        for line in process.stdout:
+            told += line
+            if "readiness-gate creating" in line:
+                os.killpg(process.pid, signal.SIGINT)
+    assert process.returncode == 128 + signal.SIGINT, told
+    assert told.count("stopping: Pulumi awaits the steps under way") == 1, told
+    assert "Pulumi has recorded what was made" in told
+    for noise in ("Traceback", "closed file"):
+        assert noise not in told
+    state = json.loads(pulumi_stack.pulumi("stack", "export").stdout)["deployment"]
+    assert not state.get("pending_operations")
+    known = {str(item.get("id")) for item in state["resources"]}
+    assert {pulumi_stack.container(name).id for name in (pulumi_stack.engine, pulumi_stack.edge)} <= known
+
+
 def test_an_up_after_killed_ones_ends_with_one_engine_one_edge_and_an_answer(pulumi_stack: PulumiStack) -> None:
     pulumi_stack.up()
     label = {"label": f"{STACK_LABEL}={pulumi_stack.stack}"}
