@@ -37,15 +37,21 @@ def cache_of(metrics: str) -> Cache | None:
         return None
 
 
-def held_in(printed: str) -> tuple[int, float] | None:
+def whole_requests(concurrency: float) -> str:
+    """How many requests that is, in words: a part of one is none."""
+    number = int(concurrency)
+    return f"{number:,} request{'' if number == 1 else 's'}"
+
+
+def held_in(printed: str) -> tuple[int, int] | None:
     """Tokens, and requests of full length, that are held at once, by what the gate printed; None if it did not."""
-    found = re.search(rf"^{HELD}(\d+) tokens, ([\d.]+) requests", printed, re.MULTILINE)
-    return (int(found[1]), float(found[2])) if found else None
+    found = re.search(rf"^{HELD}([\d,]+) tokens, ([\d,.]+) requests?\b", printed, re.MULTILINE)
+    return (int(found[1].replace(",", "")), int(float(found[2].replace(",", "")))) if found else None
 
 
 def told(cache: Cache, max_model_len: int, forecast: int | None) -> str:
     """One line for a person: what is held at once, and what was forecast where that is known (in tokens)."""
-    requests = f"{cache.concurrency:.2f} requests of {max_model_len:,} at once"
+    requests = f"{whole_requests(cache.concurrency)} of {max_model_len:,} at once"
     held = f"{cache.tokens:,} tokens of keys and values, {requests}"
     if forecast is None:
         return held

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from catalog.failures import explain, explain_engine
 from checks import endpoint
-from checks.cache import HELD, cache_of
+from checks.cache import HELD, cache_of, whole_requests
 from checks.facts import seconds_since
 
 RESTARTS_UNTIL_FAILURE = 3
@@ -205,7 +205,9 @@ def held(port: int) -> str | None:
             cache = cache_of(answer.read().decode(errors="replace"))
     except (OSError, http.client.HTTPException):
         return None
-    return None if cache is None else f"{HELD}{cache.tokens} tokens, {cache.concurrency} requests at full length"
+    if cache is None:
+        return None
+    return f"{HELD}{cache.tokens:,} tokens, {whole_requests(cache.concurrency)} of full length at once"
 
 
 def main(text: str) -> int:

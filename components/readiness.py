@@ -48,7 +48,7 @@ class Capacity(TypedDict):
 
     tokens: int
     """Tokens of keys and values: prompts and answers of all requests together."""
-    requests: float
+    requests: int
     """Requests of the longest prompt plus answer."""
     forecast_tokens: int | None
     """What was forecast; None where only the engine can know, as on a GPU."""

@@ -21,7 +21,7 @@ from catalog.failures.ssh import SSH
 from catalog.failures.tls import TLS
 from catalog.failures.vllm import VLLM
 
-__all__ = ["FAILURES", "Explanation", "Failure", "explain", "explain_engine"]
+__all__ = ["FAILURES", "Explanation", "Failure", "explain", "explain_engine", "without_tokens"]
 
 FAILURES: tuple[Failure, ...] = (*SSH, *AWS, *TLS, *DOCKER, *HUB, *VLLM, *ENDPOINT)
 """Every known cause, in the order in which they are tried."""
@@ -30,9 +30,10 @@ UNEXPLAINED = "engine-process"
 """The failure that names no cause."""
 
 _SECRET = re.compile(
-    r"(?i)(\bbearer +)\S+|\b(?:hf_|sk-)[a-z0-9_-]{8,}|\b(?![0-9a-f]{40}\b)(?=[a-z]*[0-9])[a-z0-9]{32,}\b"
+    r"(?i)(\bbearer +)\S+|\b(?:hf_|sk-)[a-z0-9_-]{8,}"
+    r"|\b(?<!sha256:)(?![0-9a-f]{40}\b)(?=[a-z]*[0-9])[a-z0-9]{32,}\b"
 )
-"""Tokens, and words of the form of our keys; 40 hex digits are a commit."""
+"""Tokens, and words of the form of our keys; 40 hex digits are a commit, and `sha256:` stands before a digest."""
 
 
 @dataclass(frozen=True)
@@ -85,5 +86,10 @@ def explain_engine(log: str) -> Explanation | None:
     return Explanation(Failure("engine-error", "", f"vLLM: {_shown(words)}", remedy, passing=True), "")
 
 
+def without_tokens(text: str) -> str:
+    """A text in which everything that has the form of a token or of one of our keys is blotted out."""
+    return _SECRET.sub(r"\1***", text)
+
+
 def _shown(line: str) -> str:
-    return _SECRET.sub(r"\1***", line.strip())[:300]
+    return without_tokens(line.strip())[:300]

@@ -28,11 +28,11 @@ _LIMIT = re.compile(r"current vCPU limit of (\d+)")
 class Refused(CommandError):  # noqa: N818 - reads as what happened
     """AWS did not make the machine at `place`. code: its error code. seen: the line that has it."""
 
-    def __init__(self, place: Placement, code: str, text: str) -> None:
-        super().__init__(text)
+    def __init__(self, place: Placement, code: str, text: str, whole: str | None = None) -> None:
+        super().__init__(text, whole)
         self.place = place
         self.code = code
-        self.seen = next((line.strip() for line in text.splitlines() if code in line), code)
+        self.seen = next((line.strip() for line in self.whole.splitlines() if code in line), code)
 
 
 class NoCapacity(CommandError):  # noqa: N818 - reads as what happened
@@ -134,11 +134,11 @@ def _walk_and_write(stack: AwsStack, places: Iterable[Placement], deploy: Callab
         try:
             return deploy()
         except CommandError as error:
-            code = code_in(str(error))
+            code = code_in(error.whole)
             # A log may look like a code of AWS. Where the machine was made, it did not lack capacity.
             if code is None or stack.aws.instance(stack.name):
                 raise
-            raise Refused(place, code, str(error)) from None
+            raise Refused(place, code, str(error), error.whole) from None
 
     try:
         return walk(places, try_one, say)[1]
@@ -212,7 +212,7 @@ def _explained(error: Refused, aws: Aws) -> CommandError:
     """A code that ends the walk, with the line to paste where it is a quota."""
     market = QUOTAS.get(error.code)
     if market is None:
-        return CommandError(str(error))
+        return CommandError(str(error), error.whole)
     instance_type = error.place.instance_type
     limit = _LIMIT.search(error.seen)
     wanted = (int(limit[1]) if limit else 0) + aws.vcpus_of(instance_type)

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine
 from scripts.commands.errors import CommandError, failure
 from scripts.commands.places import DOCKER_SECONDS, Host, MachineAway, clear_here, host_of
+from scripts.commands.progress import Progress
 from scripts.commands.pulumi_engine import PulumiEngine
+from scripts.commands.run_log import LOGS, logged
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, set_in_stack_file, stack_settings
 from scripts.commands.terminal import Terminal
 from settings import AwsMachine, Settings
@@ -38,9 +41,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--machine-gone", action="store_true", help="do not ask the machine behind SSH: only forget the stack"
     )
+    parser.add_argument("--verbose", action="store_true", help="show all that the engine and its resources say")
     options = parser.parse_args(arguments)
-    terminal = Terminal()
+    terminal = Terminal(verbose=options.verbose)
     settings = stack_settings(options.stack)
+    with logged(options.stack, "down", terminal):
+        return take_down(options, settings, terminal)
+
+
+def take_down(options: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
+    """Removes the stack from wherever it is."""
     if isinstance(settings.machine, AwsMachine):
         return _down_at_aws(options.stack, settings.machine, options.purge, terminal)
     host = host_of(options.stack, settings)
@@ -86,7 +96,7 @@ def _down_at_aws(stack: str, machine: AwsMachine, purge: bool, terminal: Termina
             "put pulumi on PATH (www.pulumi.com/docs/install), then run this again",
         )
     with terminal.step(f"removing {stack} and its machine ({engine.name})") as step:
-        removed = engine.down(step.say)
+        removed = engine.down(Progress(terminal, step))
     if not removed:
         _refuse_what_no_state_knows(stack)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
@@ -162,7 +172,7 @@ def _remove(stack: str, here: DockerState, terminal: Terminal) -> tuple[int, Eng
     removed = 0
     if engine is not None:
         with terminal.step(f"removing {stack} ({engine.name})") as step:
-            removed = engine.down(step.say)
+            removed = engine.down(Progress(terminal, step))
     return removed + here.remove_unknown(set(), terminal.line), engine, owner
 
 
@@ -173,6 +183,7 @@ def _forget_state(stack: str, engine: Engine | None) -> None:
     _require_writable(folder)
     for name in STATE_FILES:
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / LOGS, ignore_errors=True)
     with contextlib.suppress(OSError):  # not there, or with something in it that no command has put there
         folder.rmdir()
 

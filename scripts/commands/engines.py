@@ -8,6 +8,7 @@ from components.machine.machine import DATA_LABEL, MACHINE_OWNER
 from rehearsal import run as rehearsal
 from rehearsal.errors import RehearsalError
 from scripts.commands.errors import CommandError
+from scripts.commands.progress import Progress
 
 Say = Callable[[str], None]
 
@@ -53,7 +54,7 @@ class Engine(Protocol):
 
     name: str
 
-    def up(self, say: Say) -> Outcome:
+    def up(self, progress: Progress) -> Outcome:
         """Brings the stack to what its file says. CommandError with the program's own words on failure."""
 
     def outputs(self) -> dict[str, Any] | None:
@@ -65,7 +66,7 @@ class Engine(Protocol):
     def generated(self, name: str) -> str | None:
         """The random value that the program has made under this name of a resource; None where there is none."""
 
-    def down(self, say: Say) -> int:
+    def down(self, progress: Progress) -> int:
         """Removes everything the stack made; how many resources that were."""
 
     def abandon(self) -> int:
@@ -80,10 +81,14 @@ class RehearsalEngine:
     def __init__(self, stack: str) -> None:
         self._stack = stack
 
-    def up(self, say: Say) -> Outcome:
+    def up(self, progress: Progress) -> Outcome:
         """See Engine."""
+
+        def say(name: str, text: str) -> None:
+            progress.line(f"{name}: {text}") if name == rehearsal.WARNING else progress.said(name, text)
+
         try:
-            counts, outputs = rehearsal.up(self._stack, lambda name, text: say(f"{name}: {text}"))
+            counts, outputs = rehearsal.up(self._stack, say)
         except RehearsalError as error:
             raise CommandError(str(error)) from None
         return Outcome(
@@ -103,9 +108,9 @@ class RehearsalEngine:
         """See Engine."""
         return rehearsal.generated(self._stack, name)
 
-    def down(self, say: Say) -> int:
+    def down(self, progress: Progress) -> int:
         """See Engine."""
-        return len(rehearsal.down(self._stack, lambda name, text: say(f"{name}: {text}")).deleted)
+        return len(rehearsal.down(self._stack, progress.said).deleted)
 
     def abandon(self) -> int:
         """See Engine."""

@@ -2,7 +2,14 @@
 
 
 class CommandError(Exception):
-    """A command could not do what it was asked. The text says what happened and what to do."""
+    """A command could not do what it was asked. The text says what happened and what to do.
+
+    whole: everything that the failure left to read, for a log; the text itself where there is no more.
+    """
+
+    def __init__(self, text: str, whole: str | None = None) -> None:
+        super().__init__(text)
+        self.whole = text if whole is None else whole
 
 
 def failure(cause: str, change: str) -> CommandError:

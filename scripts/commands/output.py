@@ -5,6 +5,7 @@ An output that is named is printed whole. All of them together are printed with 
 
 import argparse
 import json
+from collections.abc import Mapping
 
 from rehearsal.stack_file import stack_names
 from scripts.commands.deployed import outputs_of
@@ -30,14 +31,28 @@ def main(arguments: list[str]) -> int:
         outputs = {each: without_keys(content, outputs, stack, each) for each, content in outputs.items()}
     value = outputs if name is None else outputs[name]
     if options.json:
-        print(json.dumps(value, indent=2))
+        print(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False))
     elif name is not None:
-        print(value if isinstance(value, str) else json.dumps(value, indent=2), end="" if _ends(value) else "\n")
+        print(one_line(value))
     else:
-        for each, content in outputs.items():
-            text = content if isinstance(content, str) else json.dumps(content)
-            print(f"{each}: {text.rstrip()}" if "\n" not in text.rstrip() else f"{each}:\n{text.rstrip()}")
+        print(table(outputs))
     return 0
+
+
+def one_line(value: object) -> str:
+    """An output as `pulumi stack output` has it: a text as it is, anything else as JSON in one line."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def table(outputs: Mapping[str, object]) -> str:
+    """All outputs as `pulumi stack output` prints them."""
+    width = max(map(len, ["OUTPUT", *outputs])) + 2
+    margin = "\n" + " " * (4 + width)
+    rows = [("OUTPUT", "VALUE"), *((name, one_line(outputs[name])) for name in sorted(outputs))]
+    lines = [f"    {name:{width}}{text.replace(chr(10), margin)}" for name, text in rows]
+    return "\n".join([f"Current stack outputs ({len(outputs)}):", *lines])
 
 
 def _split(words: list[str]) -> tuple[str, str | None]:
@@ -49,7 +64,3 @@ def _split(words: list[str]) -> tuple[str, str | None]:
     if len(words) == 1:
         return (words[0], None) if words[0] in stack_names(PROJECT) else (DEFAULT_STACK, words[0])
     return words[0], words[1]
-
-
-def _ends(value: object) -> bool:
-    return isinstance(value, str) and value.endswith("\n")

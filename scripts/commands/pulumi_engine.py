@@ -7,6 +7,7 @@ selects the stack, and after an `up` asks for the outputs twice. What every `up`
 import functools
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -16,15 +17,21 @@ from typing import Any, cast
 
 from pulumi import automation
 
+from catalog.aws.tags import tags_of
 from components.machine.aws.access import GPU_VM, Place
 from components.machine.machine import MACHINE_OWNER
+from rehearsal.stack_file import stack_config
+from scripts.commands import pulumi_process
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known, Outcome, Say
 from scripts.commands.errors import CommandError
+from scripts.commands.interrupts import Interrupted
+from scripts.commands.progress import Progress
 from scripts.commands.pulumi_cli import workspace_environment
+from scripts.commands.pulumi_events import Following
 from scripts.commands.pulumi_lock import Lock, Run, judge, noted, refusal
 from scripts.commands.stacks import PROJECT
-from settings import NAMESPACE
+from settings import NAMESPACE, value_of
 
 LOCK_PATIENCE_SECONDS = 1800
 
@@ -50,24 +57,15 @@ class PulumiEngine:
         self._seen: Known | None = None
         self._ahead: Future[Known | None] | None = None
 
-    def up(self, say: Say) -> Outcome:
+    def up(self, progress: Progress) -> Outcome:
         """See Engine. What an interrupted run left behind is taken over first."""
         known = self._seen or self._known()
         if known is None:
             self._stack(create=True)
-        self._wait_for_lock(say)
-        refresh = self._take_over(known or Known(), say)
-        lines: list[str] = []
-
-        def heard(line: str) -> None:
-            lines.append(line)
-            say(line)
-
+        self._wait_for_lock(progress.say)
+        refresh = self._take_over(known or Known(), progress.say)
         try:
-            with noted(self._note, self._locks):
-                self._run("up", *_QUIETLY, *(["--refresh"] if refresh else []), on_output=heard)
-        except automation.CommandError as error:
-            raise CommandError("\n".join(lines) or str(error)) from None
+            self._change(["up", *_QUIETLY, *(["--refresh"] if refresh else [])], progress)
         finally:
             self._seen = None
         with ThreadPoolExecutor() as at_once:
@@ -113,17 +111,13 @@ class PulumiEngine:
                 return cast(Place, item["outputs"]["place"])
         return None
 
-    def down(self, say: Say) -> int:
+    def down(self, progress: Progress) -> int:
         """See Engine."""
         if self._known() is None:
             return 0
-        self._wait_for_lock(say)
-        left = self.here.remove_unknown((self._known() or Known()).ids, say) if self.here else 0
-        try:
-            with noted(self._note, self._locks):
-                self._run("destroy", *_QUIETLY, on_output=say)
-        except automation.CommandError as error:
-            raise CommandError(str(error)) from None
+        self._wait_for_lock(progress.say)
+        left = self.here.remove_unknown((self._known() or Known()).ids, progress.say) if self.here else 0
+        self._change(["destroy", *_QUIETLY], progress)
         return left + self._last_changes().get("delete", 0)
 
     def plain_up_seconds(self) -> float:
@@ -199,10 +193,22 @@ class PulumiEngine:
         except automation.CommandError as error:
             raise CommandError(f"Pulumi cannot open the stack {self._name}: {error}") from None
 
-    def _run(self, *arguments: str, on_output: Say | None = None) -> str:
+    def _run(self, *arguments: str) -> str:
         """What the CLI prints for the stack; it need not be the selected one."""
-        words = [*arguments, "--stack", self._name]
-        return str(self._cli.run(words, str(PROJECT), self._environment, on_output).stdout)
+        return pulumi_process.ask(self._cli.command, [*arguments, "--stack", self._name], self._environment)
+
+    def _change(self, words: Sequence[str], progress: Progress) -> None:
+        """Has the CLI change the stack. CommandError with what failed, Interrupted where it was asked to end."""
+        following = _Change(progress, self._name)
+        with noted(self._note, self._locks):
+            status, received = pulumi_process.change(
+                self._cli.command, [*words, "--json", "--stack", self._name], self._environment, following
+            )
+        progress.finish()
+        if received:
+            raise Interrupted(following.end(), received[0])
+        if status != 0:
+            raise CommandError("\n".join(following.errors) or f"Pulumi ended with status {status}")
 
     def _take_over(self, known: Known, say: Say) -> bool:
         """Removes what an interrupted run left behind; whether the state has to be compared with what there is.
@@ -276,6 +282,50 @@ class PulumiEngine:
         folder = backend / ".pulumi" / "locks" / "organization" / "seatable-vllm" / self._name
         # One that its holder has just removed is none.
         return [lock for path in sorted(folder.glob("*.json")) if (lock := Lock.read(path)) and path.exists()]
+
+
+class _Change(Following):
+    """One change of the stack by the CLI, and what whoever breaks it off has to know."""
+
+    def __init__(self, progress: Progress, stack: str) -> None:
+        super().__init__(progress)
+        self._progress, self._stack = progress, stack
+        self._lost = ""
+
+    def stopping(self, times: int) -> None:
+        """See pulumi_process.Listener."""
+        now = self._progress.under_way()
+        if times == 1:
+            self._progress.line(
+                f"stopping: Pulumi awaits the steps under way{f' ({now})' if now else ''}, and records what they "
+                "made. Ctrl-C again ends it at once; what is being made then may run and be in no state"
+            )
+            return
+        self._lost = now or self._lost or "whatever was under way"
+        self._progress.line("ending Pulumi at once" if times == 2 else "killing Pulumi")
+
+    def end(self) -> str:
+        """The last words of a run that was asked to end."""
+        go_on = (
+            f"run scripts/up {self._stack} again to go on from here, or scripts/down {self._stack} to remove it"
+        )
+        if not self._lost:
+            return f"stopped; Pulumi has recorded what was made. To go on:\n{go_on}"
+        return (
+            f"stopped at once. This may exist, cost, and be in no state: {self._lost}\n"
+            f"to see what there is: {looks_at(self._stack)}\nthen {go_on}"
+        )
+
+
+def looks_at(stack: str) -> str:
+    """The command that shows what a stack has, whether or not a state knows it."""
+    config = stack_config(stack, PROJECT, secret="")
+    machine = value_of("machine", config.get(f"{NAMESPACE}:machine"))
+    if not (isinstance(machine, dict) and machine.get("kind") == "aws"):
+        return f"scripts/doctor {stack}"
+    tags = " ".join(f"Key={name},Values={shlex.quote(value)}" for name, value in tags_of(stack).items())
+    region = config.get("aws:region", "REGION")
+    return f"aws resourcegroupstaggingapi get-resources --region {region} --tag-filters {tags}"
 
 
 def generated_in(state: Mapping[str, Any], name: str) -> str | None:

@@ -18,6 +18,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--stack", default=DEFAULT_STACK, help="the client's stack (%(default)s)")
     parser.add_argument("--finish", action="store_true", help="take the old key out")
     parser.add_argument("--rehearse", action="store_true", help="without the Pulumi CLI, even where there is one")
+    parser.add_argument("--verbose", action="store_true", help="show all that the engine and its resources say")
     add_show_secrets(parser)
     options = parser.parse_args(arguments)
     settings = stack_settings(options.stack)
@@ -29,7 +30,11 @@ def main(arguments: list[str]) -> int:
         print(f"{options.client} has one key, so there is no old one to take out; {again} makes the next one")
         return 1
     set_in_stack_file(options.stack, ("key_generations", options.client), generations)
-    passed_on = ["--rehearse"] * options.rehearse + ["--show-secrets"] * options.show_secrets
+    passed_on = [
+        *["--rehearse"] * options.rehearse,
+        *["--verbose"] * options.verbose,
+        *["--show-secrets"] * options.show_secrets,
+    ]
     status = up.main([options.stack, *passed_on])
     if not options.finish:
         print(

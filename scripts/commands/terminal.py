@@ -1,8 +1,9 @@
 """What a person sees while something takes long: the step, what it is doing, and for how long already."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -20,15 +21,45 @@ class Step(Protocol):
         """Shows what it is doing now; the elapsed time is added."""
 
 
+class _Console(Console):
+    """A console whose reader may be gone, as when SSH is cut: what is at work goes on to its end."""
+
+    def on_broken_pipe(self) -> None:
+        # Rich would end the program here.
+        self.quiet = True
+
+
 class Terminal:
     """Steps with their elapsed time, redrawn in a terminal and in plain lines elsewhere. Writes to stderr."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+    def __init__(self, *, verbose: bool = False) -> None:
+        """verbose: whether notes are shown."""
+        self._console = _Console(stderr=True, highlight=False, soft_wrap=True)
+        self.verbose = verbose
+        self.log: Callable[[str], None] | None = None
+        """Gets every line, and every note."""
+
+    @property
+    def redraws(self) -> bool:
+        """Whether a step is redrawn in place."""
+        return self._console.is_terminal
 
     def line(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(text, markup=False)
+        if self.log:
+            self.log(text)
+        self._print(text)
+
+    def note(self, text: str) -> None:
+        """One line for whoever wants to read everything."""
+        if self.log:
+            self.log(text)
+        if self.verbose:
+            self._print(f"  {text}")
+
+    def _print(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._console.print(text, markup=False)
 
     @contextmanager
     def step(self, title: str) -> Iterator[Step]:

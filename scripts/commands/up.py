@@ -11,13 +11,13 @@ import requests
 from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from catalog.models import SMOLLM2
 from checks import gate
+from checks.cache import whole_requests
 from checks.endpoint import GATE_CHECKS, run
 from components.machine.reach import BOOT_SECONDS
 from images import ImageUnavailable, cache_dir
 from images.model import obtain_smollm2
 from images.obtain import obtain
 from rehearsal.errors import RehearsalError
-from rehearsal.run import WARNING
 from scripts.commands.aws import AwsStack, aws_stack
 from scripts.commands.capacity import deploy_somewhere
 from scripts.commands.deployed import engine_of
@@ -27,8 +27,10 @@ from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
 from scripts.commands.newer_images import pull_newer
 from scripts.commands.places import Host, NotMade, host_of, reached
+from scripts.commands.progress import Progress
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
+from scripts.commands.run_log import logged
 from scripts.commands.shown_keys import add_show_secrets, may_show_keys, without_keys
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
 from scripts.commands.target import client_target
@@ -72,6 +74,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--pull", action="store_true", help="ask the registry for newer images under the names that the stack uses"
     )
+    parser.add_argument("--verbose", action="store_true", help="show all that the engine and its resources say")
     add_show_secrets(parser)
     return parser.parse_args(arguments)
 
@@ -79,8 +82,15 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     """Status 0 when the endpoint works."""
     options = _options(arguments)
-    terminal = Terminal()
+    terminal = Terminal(verbose=options.verbose)
     settings = stack_settings(options.stack)
+    with logged(options.stack, "up", terminal):
+        bring_up(options, settings, terminal)
+    return 0
+
+
+def bring_up(options: argparse.Namespace, settings: Settings, terminal: Terminal) -> None:
+    """Everything from an asleep or missing machine to the settings of its clients."""
     on_aws = aws_stack(options.stack, settings)
     if on_aws:
         wake(on_aws, terminal)
@@ -117,7 +127,6 @@ def main(arguments: list[str]) -> int:
     if settings.domain:
         terminal.line("proved on the machine itself; scripts/check asks from where a client is")
     tell(options.stack, outcome, terminal, show_keys=may_show_keys(options.show_secrets))
-    return 0
 
 
 def forget_what_was_terminated(stack: AwsStack, terminal: Terminal) -> None:
@@ -217,7 +226,7 @@ def choose_engine(
         return rehearsal
     if rehearsal.was_used():
         with terminal.step("taking down the rehearsal of this stack: Pulumi takes over, with new keys") as step:
-            rehearsal.down(step.say)
+            rehearsal.down(Progress(terminal, step))
     return before if isinstance(before, PulumiEngine) else PulumiEngine(stack, here, cli_root)
 
 
@@ -225,23 +234,14 @@ def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
     """Runs the program. CommandError ends in phase, cause and what to change."""
     try:
         with terminal.step(f"deploying {stack} ({engine.name})") as step:
-
-            def heard(line: str) -> None:
-                # Pulumi prints a line per event, and dots in between; of the rehearsal, the gate's words and the
-                # program's warnings suffice.
-                told = (
-                    line.strip() and "@ updating" not in line
-                    if engine.name == "pulumi"
-                    else "readiness" in line or line.startswith(f"{WARNING}: ")
-                )
-                if told:
-                    terminal.line(f"  {line}")
-                else:
-                    step.say(line)
-
-            return engine.up(heard)
+            return engine.up(Progress(terminal, step))
     except (CommandError, RehearsalError) as error:
-        raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
+        raise not_up(stack, str(error)) from None
+
+
+def not_up(stack: str, told: str) -> CommandError:
+    """The failure of an `up`, of which this was told: phase, cause and change, each once."""
+    return CommandError(f"{stack} is not up.\n{last_lines(told)}", told)
 
 
 def proof_order(stack: str, settings: Settings, engine: Engine, outcome: Outcome) -> gate.Order:
@@ -271,10 +271,10 @@ def prove(order: gate.Order, stack: str, host: Host | None, terminal: Terminal) 
                 verdict for verdict in run(order.target, GATE_CHECKS) if not verdict.passed and not verdict.skipped
             ]
     except (gate.GateFailed, CommandError) as error:
-        raise CommandError(f"{error}\n\n{stack} is not up.\n{last_lines(str(error))}") from None
+        raise not_up(stack, str(error)) from None
     if failed:
         told = "\n".join(f"{verdict.name}: {verdict.detail}" for verdict in failed)
-        raise CommandError(f"{told}\n\n{stack} is not up.\n{last_lines(told)}")
+        raise not_up(stack, told)
 
 
 def tell(stack: str, outcome: Outcome, terminal: Terminal, *, show_keys: bool) -> None:
@@ -293,7 +293,7 @@ def tell(stack: str, outcome: Outcome, terminal: Terminal, *, show_keys: bool) -
         print_block("the way to the endpoint, on each client's computer", outputs["tunnel"])
     room = outputs.get("capacity")
     at_once = (
-        f"\nholds {room['tokens']:,} tokens, {room['requests']:.1f} requests of full length at once"
+        f"\nholds {room['tokens']:,} tokens, {whole_requests(room['requests'])} of full length at once"
         if room
         else ""
     )

@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class PulumiStack(Deployment):
     """A stack that the Pulumi CLI deploys, with a backend of its own: no login of the user is touched."""
 
-    how = ()
+    how = ("--verbose",)  # with each resource in a line of its own, so that tests can act when one begins
 
     def pulumi(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`pulumi ARGUMENTS --stack STACK`, as a user would call it beside the scripts."""

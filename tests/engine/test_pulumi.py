@@ -21,7 +21,7 @@ from tests.live.harness import STACK_LABEL, docker_client, wait_until
 
 def interrupted_up(stack: PulumiStack, moment: str) -> None:
     """Starts `scripts/up` and kills its process, not its children, when a line of it contains `moment`."""
-    with stack.checkout.start("up", stack.stack) as process:
+    with stack.checkout.start("up", stack.stack, "--verbose") as process:
         assert process.stdout is not None
         for line in process.stdout:
             if moment in line:
@@ -35,6 +35,26 @@ def test_an_up_that_is_killed_leaves_nothing_that_the_next_one_cannot_take_over(
 ) -> None:
     # The proof is the next test: it deploys on what these three leave behind.
     interrupted_up(pulumi_stack, moment)
+
+
+def test_ctrl_c_is_handed_to_pulumi_once_and_all_that_was_made_is_in_the_state(pulumi_stack: PulumiStack) -> None:
+    """As a terminal sends it, to the whole group."""
+    with pulumi_stack.checkout.start("up", pulumi_stack.stack, "--verbose") as process:
+        assert process.stdout is not None
+        told = ""
+        for line in process.stdout:
+            told += line
+            if "readiness-gate creating" in line:
+                os.killpg(process.pid, signal.SIGINT)
+    assert process.returncode == 128 + signal.SIGINT, told
+    assert told.count("stopping: Pulumi awaits the steps under way") == 1, told
+    assert "Pulumi has recorded what was made" in told
+    for noise in ("Traceback", "closed file"):
+        assert noise not in told
+    state = json.loads(pulumi_stack.pulumi("stack", "export").stdout)["deployment"]
+    assert not state.get("pending_operations")
+    known = {str(item.get("id")) for item in state["resources"]}
+    assert {pulumi_stack.container(name).id for name in (pulumi_stack.engine, pulumi_stack.edge)} <= known
 
 
 def test_an_up_after_killed_ones_ends_with_one_engine_one_edge_and_an_answer(pulumi_stack: PulumiStack) -> None:
@@ -65,6 +85,12 @@ def test_a_preview_of_what_is_deployed_is_empty(pulumi_stack: PulumiStack, more:
 def test_scripts_output_prints_what_pulumi_prints(pulumi_stack: PulumiStack) -> None:
     done = pulumi_stack.pulumi("stack", "output", "--json", "--show-secrets")
     assert json.loads(done.stdout) == json.loads(pulumi_stack.output("--json", "--show-secrets"))
+
+
+@pytest.mark.parametrize("name", [(), ("endpoint",), ("machine",), ("seatable_env",), ("max_model_len",)])
+def test_scripts_output_prints_plain_text_as_pulumi_does(pulumi_stack: PulumiStack, name: tuple[str, ...]) -> None:
+    done = pulumi_stack.pulumi("stack", "output", *name, "--show-secrets")
+    assert pulumi_stack.output(*name, "--show-secrets") == done.stdout
 
 
 def test_no_key_stands_in_the_state_in_clear(pulumi_stack: PulumiStack, backend: Path) -> None:

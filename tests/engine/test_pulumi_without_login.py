@@ -75,8 +75,11 @@ def test_a_secret_is_kept_encrypted_before_the_first_up_without_a_login(stack: P
     assert re.search(r"hugging_face_token:\s+secure: ", kept)
 
 
+CLI = r"(^|/)pulumi .*\bup\b"
+"""The command line of the CLI that deploys."""
+
 MOMENTS: dict[str, tuple[Callable[[PulumiStack], bool], bool]] = {
-    "the CLI has the lock": (lambda stack: running(stack, r"(^|/)pulumi .*\bup\b"), True),
+    "the CLI has the lock": (lambda stack: running(stack, CLI), True),
     "the engine's container is made": (lambda stack: container_exists(stack.engine), True),
     "the edge's container is made": (lambda stack: container_exists(stack.edge), False),
 }
@@ -89,7 +92,9 @@ def test_an_up_can_be_killed_with_its_cli_and_without(stack: PulumiStack, moment
     come, with_cli = MOMENTS[moment]
     with stack.checkout.start("up", stack.stack) as process:
         assert until_ended(process, lambda: come(stack), UP_SECONDS), f"not reached: {moment}"
-        (os.killpg if with_cli else os.kill)(process.pid, signal.SIGKILL)
+        cli = [pid for pid, words in processes_in(stack.checkout.path).items() if re.search(CLI, words)]
+        for pid in (process.pid, *(cli if with_cli else ())):
+            os.kill(pid, signal.SIGKILL)
         process.wait()
     assert process.returncode == -signal.SIGKILL
 

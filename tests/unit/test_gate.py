@@ -475,10 +475,10 @@ METRICS = (
 
 
 @pytest.mark.parametrize(
-    ("metrics", "expected"), [((200, METRICS), (46592, 5.6875)), ((200, "other 1.0\n"), None), ((500, ""), None)]
+    ("metrics", "expected"), [((200, METRICS), (46592, 5)), ((200, "other 1.0\n"), None), ((500, ""), None)]
 )
 def test_what_the_engine_has_found_room_for_is_told_and_silence_of_it_is_no_failure(
-    fake_endpoint: FakeEndpoint, metrics: tuple[int, str], expected: tuple[int, float] | None
+    fake_endpoint: FakeEndpoint, metrics: tuple[int, str], expected: tuple[int, int] | None
 ) -> None:
     fake_endpoint.answers["GET /metrics"] = fake_endpoint.always(*metrics)
     assert held_in(held(fake_endpoint.port) or "") == expected

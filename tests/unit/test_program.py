@@ -924,11 +924,15 @@ def test_settings_of_other_providers_are_none_of_our_business(
 
 
 def test_what_the_gate_says_of_the_engines_room_becomes_an_output_beside_the_forecast() -> None:
-    told = "the engine answers after 3 s\nthe engine holds 46592 tokens, 5.6875 requests at full length\n"
-    room = {"tokens": 46592, "requests": 5.6875}
+    told = "the engine answers after 3 s\nthe engine holds 46,592 tokens, 5 requests of full length at once\n"
+    room = {"tokens": 46592, "requests": 5}
     assert capacity_of(told, Model(), "cpu") == {**room, "forecast_tokens": 46592}
     assert capacity_of(told, Model(), "gpu") == {**room, "forecast_tokens": None}
     assert capacity_of(told, Model(name="owner/other"), "cpu") == {**room, "forecast_tokens": None}
+    earlier = "the engine holds 46592 tokens, 5.6875 requests at full length\n"
+    assert capacity_of(earlier, Model(), "gpu") == {**room, "forecast_tokens": None}, (
+        "printed by an earlier version"
+    )
     assert capacity_of("the engine answers after 3 s\n", Model(), "cpu") is None
 
 

@@ -116,7 +116,7 @@ def test_each_ci_is_known_by_its_variable_unless_that_is_empty(name: str, monkey
 
 
 def test_an_output_that_is_named_is_printed_whole_into_a_pipe() -> None:
-    assert run("output", "local", "openai_env", terminal=False) == outputs()["openai_env"]
+    assert run("output", "local", "openai_env", terminal=False) == outputs()["openai_env"] + "\n"
 
 
 def test_a_text_without_its_key_names_the_command_that_prints_it_and_is_else_the_same() -> None:

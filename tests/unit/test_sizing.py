@@ -508,7 +508,8 @@ def test_the_truth_is_read_from_the_engines_metrics_and_shown_beside_the_forecas
     cache = cache_of(METRICS)
     assert cache == Cache(364, 128, 46592, 5.6875)
     forecast = plan(KNOWN_MODELS[SMOLLM2].shape, KvOptions("cpu")).tokens(CPU_KV_GIB * GIB, 8192)
-    assert told(cache, 8192, forecast).endswith("5.69 requests of 8,192 at once; forecast 46,592 tokens")
+    assert told(cache, 8192, forecast).endswith("5 requests of 8,192 at once; forecast 46,592 tokens")
+    assert " 1 request of" in told(Cache(364, 128, 8200, 1.0009), 8192, None)
     assert "which is not the same" in told(cache, 8192, 46000)
     assert "forecast" not in told(cache, 8192, None)
 
