@@ -44,7 +44,7 @@ def test_ctrl_c_is_handed_to_pulumi_once_and_all_that_was_made_is_in_the_state(p
         told = ""
         for line in process.stdout:
             told += line
-            if "readiness-gate creating" in line:
+            if line.endswith("readiness-gate creating\n"):
                 os.killpg(process.pid, signal.SIGINT)
     assert process.returncode == 128 + signal.SIGINT, told
     assert told.count("stopping: Pulumi awaits the steps under way") == 1, told
