@@ -8,7 +8,7 @@ import sys
 
 from rehearsal.errors import RehearsalError
 from scripts.commands.errors import CommandError
-from scripts.commands.interrupts import SIGNALLED, Interrupted, raise_interrupted, status_of
+from scripts.commands.interrupts import SIGNALLED, Interrupted, interrupted_in, raise_interrupted, status_of
 from settings import SettingsError
 
 
@@ -23,7 +23,10 @@ def main(arguments: list[str]) -> int:
     except (CommandError, RehearsalError, SettingsError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as stopped:
+    except KeyboardInterrupt as last:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what is left to do is to say so
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        stopped = interrupted_in(last)
         own = str(stopped) if isinstance(stopped, Interrupted) else ""
         with contextlib.suppress(OSError):  # the terminal may be what has ended
             print(f"\n{own or 'stopped; run it again to go on from here'}", file=sys.stderr)

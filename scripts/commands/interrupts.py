@@ -22,6 +22,16 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+def interrupted_in(last: KeyboardInterrupt) -> KeyboardInterrupt:
+    """The Interrupted that was under way when another signal came, else the last one itself."""
+    each: BaseException | None = last
+    while each is not None:
+        if isinstance(each, Interrupted) and str(each):
+            return each
+        each = each.__context__
+    return last
+
+
 def status_of(stopped: KeyboardInterrupt) -> int:
     """A command's exit status, as shells have it."""
     return SIGNALLED + (stopped.number if isinstance(stopped, Interrupted) else int(signal.SIGINT))

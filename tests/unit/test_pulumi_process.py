@@ -18,7 +18,7 @@ from typing import IO
 import pytest
 import yaml
 
-from scripts.commands.interrupts import Interrupted, collected, status_of
+from scripts.commands.interrupts import Interrupted, collected, interrupted_in, status_of
 from scripts.commands.pulumi_engine import looks_at
 from scripts.commands.pulumi_process import insistence
 from tests.conftest import PROJECT
@@ -258,6 +258,17 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
 )
 def test_only_the_same_signal_again_insists(received: Sequence[int], times: int) -> None:
     assert insistence(received) == times
+
+
+def test_one_more_ctrl_c_while_the_command_ends_does_not_lose_what_there_is_to_say() -> None:
+    said = Interrupted("this may exist and cost", signal.SIGINT)
+    last = KeyboardInterrupt()
+    last.__context__ = ValueError()
+    last.__context__.__context__ = said
+    assert interrupted_in(last) is said
+    assert interrupted_in(said) is said
+    plain = KeyboardInterrupt()
+    assert interrupted_in(plain) is plain
 
 
 def test_the_exit_status_names_the_signal() -> None:
