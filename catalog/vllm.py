@@ -41,8 +41,10 @@ CPU_KV_GIB = 1
 """Memory for keys and values on a CPU: 46,000 tokens of SmolLM2, and the whole container stays under 4 GB."""
 
 FEW_CPUS = 7
-"""Processors up to which the engine computes on every core. vLLM leaves one to its server, which is half of two;
-FIGURES"""
+"""Processors up to which the engine computes on every core. vLLM leaves one to its server, which is half of two:
+there 14.5 tokens/s instead of 12.7, 127 ms to the first instead of 160, and 2.7 s instead of 4.8 for 24 requests of
+eight clients (SmolLM2-135M, medians of turns). From eight on a core more is worth less than a server that does not
+have to wait for one (an estimate: only two were measured)."""
 
 STOP_GRACE_SECONDS = DRAIN_SECONDS + 30
 """Docker's patience after SIGTERM; longer than the drain, or the drain is cut off."""
@@ -52,7 +54,7 @@ NO_MEDIA_DOMAIN = "send-it-as-a-data-url.invalid"
 Nobody can register a name below `.invalid` (RFC 2606), and a client reads it in the error that it gets."""
 
 MAX_PICTURES = 32
-"""Pictures in one prompt, unless a stack says otherwise. vLLM allows 999, and unpacks them before it counts."""
+"""Pictures in one prompt, unless a stack says otherwise. vLLM allows 999."""
 
 MAX_PICTURE_PIXELS = 50_000_000
 """Of one picture: 150 MB unpacked. A page of A4 at 600 dpi has 35 million. vLLM allows 179 million."""

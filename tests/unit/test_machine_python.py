@@ -101,6 +101,7 @@ def test_the_oldest_python_runs_the_gate_and_the_doctors_program(
         "containers": {},
         "ports": {},
         "data_dir": "/",
+        "model": "owner/model",
         "edge_url": "http://127.0.0.1:9/",
         "loopback_url": None,
     }

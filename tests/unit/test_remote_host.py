@@ -391,7 +391,7 @@ def test_a_machine_that_is_paid_for_its_gpu_never_computes_on_the_cpu_unasked(  
     assert change in told["change"]
     assert told["change"].endswith("or set seatable-vllm:machine.gpus to none")
     asked = bash(ready(tmp_path / "data", made=True, gpus="none"), fake_command.environment)
-    assert json.loads(asked.stdout.splitlines()[-1]) == {"device": "cpu"}
+    assert json.loads(asked.stdout.splitlines()[-1])["device"] == "cpu"
 
 
 def test_a_card_without_a_driver_is_no_machine_without_a_card(tmp_path: Path, fake_command: FakeCommand) -> None:
@@ -410,7 +410,7 @@ def test_what_is_no_nvidia_gpu_on_the_bus_leaves_auto_with_the_cpu(
     docker(fake_command)
     put_on_the_bus(tmp_path, vendor, kind)
     done = bash(ready(tmp_path / "data"), fake_command.environment)
-    assert json.loads(done.stdout.splitlines()[-1]) == {"device": "cpu"}
+    assert json.loads(done.stdout.splitlines()[-1])["device"] == "cpu"
 
 
 def test_a_rootless_docker_is_refused(tmp_path: Path, fake_command: FakeCommand) -> None:
