@@ -42,9 +42,9 @@ CPU_KV_GIB = 1
 
 FEW_CPUS = 7
 """Processors up to which the engine computes on every core. vLLM leaves one to its server, which is half of two:
-there 14.5 tokens/s instead of 12.7, 127 ms to the first instead of 160, and 2.7 s instead of 4.8 for 24 requests of
-eight clients (SmolLM2-135M, medians of turns). From eight on a core more is worth less than a server that does not
-have to wait for one (an estimate: only two were measured)."""
+there 14.5 tokens/s instead of 12.7, 127 ms to the first rather than 160, 2.7 s instead of 4.8 for 24 requests
+of eight clients (SmolLM2-135M, medians of turns). From eight on, one core more is worth less than a server that
+need not wait for one (an estimate: only two were measured)."""
 
 STOP_GRACE_SECONDS = DRAIN_SECONDS + 30
 """Docker's patience after SIGTERM; longer than the drain, or the drain is cut off."""
