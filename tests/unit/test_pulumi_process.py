@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -26,8 +27,12 @@ from tests.conftest import PROJECT
 URN = "urn:pulumi:s::seatable-vllm::aws:ec2/instance:Instance::vm-instance-vm"
 STEP = {"op": "create", "urn": URN, "new": {"custom": True}}
 
+BOUND_SECONDS = 120
+"""After which Linux ends both programs, so that a test which misses a line fails and does not wait for ever."""
+
 CLI = f"""
 import json, os, signal, sys
+signal.alarm({BOUND_SECONDS})
 words = sys.argv[1:]
 folder = os.environ["FAKE_FOLDER"]
 
@@ -67,8 +72,9 @@ elif words[0] in ("up", "destroy"):
 """
 """The CLI: it ends after so many signals, and not before the test lets it."""
 
-RUN = """
-import sys
+RUN = f"""
+import signal, sys
+signal.alarm({BOUND_SECONDS})
 from pathlib import Path
 from scripts.commands import __main__ as commands, pulumi_engine, pulumi_process, stacks, up, down
 from scripts.commands.pulumi_engine import PulumiEngine
@@ -115,6 +121,12 @@ class Run:
         self.told += self.stderr.read()
         return self.process.wait()
 
+    def until_cli_got(self, signals: int) -> None:
+        """Waits until the CLI has so many signals: one that is sent while another is pending is lost."""
+        while len(self.of_cli("signals")) < signals:
+            assert self.process.poll() is None, self.told
+            time.sleep(0.01)
+
     def of_cli(self, name: str) -> list[str]:
         """What the CLI wrote down."""
         path = self.folder / name
@@ -144,7 +156,7 @@ def started(folder: Path, what: str, ends_after: int) -> Run:
         "PULUMI_CONFIG_PASSPHRASE": "x",
     }
     process = subprocess.Popen(
-        ["env", "--default-signal=INT", sys.executable, "-c", RUN, what, str(folder)],
+        ["env", "--default-signal=INT,TERM,HUP", sys.executable, "-c", RUN, what, str(folder)],
         cwd=PROJECT,
         env=environment,
         stderr=subprocess.PIPE,
@@ -184,6 +196,7 @@ def test_a_second_ctrl_c_ends_pulumi_at_once_and_names_what_may_be_left_and_what
     run = started(folder, what, ends_after=2)
     os.killpg(run.process.pid, signal.SIGINT)
     run.read_until("stopping: ")
+    run.until_cli_got(signals=1)
     os.killpg(run.process.pid, signal.SIGINT)
     run.read_until("ending Pulumi at once")
     assert run.let_end() == 130
@@ -194,7 +207,8 @@ def test_a_second_ctrl_c_ends_pulumi_at_once_and_names_what_may_be_left_and_what
 
 def test_a_third_ctrl_c_ends_a_pulumi_that_does_not_end_by_itself(folder: Path) -> None:
     run = started(folder, "up", ends_after=9)
-    for words in ("stopping: ", "ending Pulumi at once", "killing Pulumi"):
+    for asked, words in enumerate(("stopping: ", "ending Pulumi at once", "killing Pulumi")):
+        run.until_cli_got(signals=asked)
         os.killpg(run.process.pid, signal.SIGINT)
         run.read_until(words)
     run.told += run.stderr.read()
@@ -207,6 +221,7 @@ def test_a_ci_that_sends_sigterm_after_sigint_has_not_insisted(folder: Path) -> 
     run = started(folder, "up", ends_after=1)
     os.kill(run.process.pid, signal.SIGINT)
     run.read_until("stopping: ")
+    run.until_cli_got(signals=1)
     os.kill(run.process.pid, signal.SIGTERM)
     assert run.let_end() == 130
     assert run.of_cli("signals") == ["SIGINT"]
