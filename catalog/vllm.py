@@ -40,12 +40,6 @@ DRAIN_SECONDS = 20
 CPU_KV_GIB = 1
 """Memory for keys and values on a CPU: 46,000 tokens of SmolLM2, and the whole container stays under 4 GB."""
 
-FEW_CPUS = 7
-"""Processors up to which the engine computes on every core. vLLM leaves one to its server, which is half of two:
-there 14.5 tokens/s instead of 12.7, 127 ms to the first rather than 160, 2.7 s instead of 4.8 for 24 requests
-of eight clients (SmolLM2-135M, medians of turns). From eight on, one core more is worth less than a server that
-need not wait for one (an estimate: only two were measured)."""
-
 STOP_GRACE_SECONDS = DRAIN_SECONDS + 30
 """Docker's patience after SIGTERM; longer than the drain, or the drain is cut off."""
 
@@ -130,8 +124,8 @@ def memory_folders(device: Device) -> dict[str, str] | None:
     return {TEMPORARY: "exec,mode=1777"} if device == "cpu" else None
 
 
-def environment(device: Device, cpus: int) -> list[str]:
-    """The engine container's environment, without secrets. cpus: those of the machine, as `nproc` counts them."""
+def environment(device: Device) -> list[str]:
+    """The engine container's environment, without secrets."""
     common = {
         # Weights are on the disk before the container starts; nothing is to be fetched behind our back.
         "HF_HUB_OFFLINE": "1",
@@ -154,6 +148,5 @@ def environment(device: Device, cpus: int) -> list[str]:
         # in the image that ends the engine, by the first request for logprobs.
         "TORCHDYNAMO_DISABLE": "1",
         "HOME": TEMPORARY,
-        **({"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"} if cpus <= FEW_CPUS else {}),
     }
     return [f"{key}={value}" for key, value in (common | (cpu if device == "cpu" else {})).items()]

@@ -156,7 +156,7 @@ class Inference(pulumi.ComponentResource):
             name=self.container_name,
             image=image.reference,
             command=["--config", vllm.CONFIG_FILE],
-            envs=pulumi.Output.all(machine.device, machine.cpus).apply(lambda known: vllm.environment(*known)),
+            envs=machine.device.apply(vllm.environment),
             gpus=machine.gpus,
             device_requests=machine.device_requests,
             shm_size=vllm.SHM_MIB,

@@ -31,14 +31,7 @@ ACCOUNT, REACHED, WEIGHTS_LOST = "account-asked", "machine-reached", "weights-lo
 _STAND_IN = "stand-in"
 
 _FACTS = json.dumps(
-    {
-        "identity": _STAND_IN,
-        "device": "gpu",
-        "cpus": 8,
-        "host": _STAND_IN,
-        "not_after": "2100-01-01T00:00:00Z",
-        "ca": "",
-    }
+    {"identity": _STAND_IN, "device": "gpu", "host": _STAND_IN, "not_after": "2100-01-01T00:00:00Z", "ca": ""}
 )
 """The last line of every program that a machine would run: all that any of them is asked for."""
 

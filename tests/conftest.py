@@ -53,7 +53,7 @@ PROVIDER = "pulumi:providers:docker"
 NETWORK = "docker:index/network:Network"
 CONTAINER = "docker:index/container:Container"
 
-MACHINE_FACTS = {"identity": "ABCD:EFGH:IJKL", "device": "cpu", "cpus": 2}
+MACHINE_FACTS = {"identity": "ABCD:EFGH:IJKL", "device": "cpu"}
 """What the machine-ready program prints in its last line, unless a test says otherwise."""
 
 
@@ -249,7 +249,7 @@ class RecordProgram(Protocol):
         secrets: Mapping[str, str] | None = None,
         preview: bool = False,
         may_fail: bool = False,
-        facts: Mapping[str, str | int] | None = None,
+        facts: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Recorded:
         """config: full keys, text or JSON text; None: the stack's own file. secrets: the same, as secrets.
@@ -282,7 +282,7 @@ def offer(wanted: Mapping[str, Any]) -> Offer:
 class _Provider(mocks.Mocks):
     """Answers like the providers do; in a preview it knows no more than the inputs."""
 
-    def __init__(self, preview: bool, facts: Mapping[str, str | int]) -> None:
+    def __init__(self, preview: bool, facts: Mapping[str, str]) -> None:
         self._preview = preview
         self._facts = facts
 
@@ -397,7 +397,7 @@ def _recorded(  # noqa: PLR0917 - the key of the cache
     config: frozenset[tuple[str, str]],
     secrets: frozenset[tuple[str, str]],
     preview: bool,
-    facts: frozenset[tuple[str, str | int]],
+    facts: frozenset[tuple[str, str]],
     environment: frozenset[tuple[str, str]],
 ) -> Recorded:
     provider = _Provider(preview, dict(facts))
@@ -423,7 +423,7 @@ def record_program() -> RecordProgram:
         secrets: Mapping[str, str] | None = None,
         preview: bool = False,
         may_fail: bool = False,
-        facts: Mapping[str, str | int] | None = None,
+        facts: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Recorded:
         recorded = _recorded(

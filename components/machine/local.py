@@ -61,7 +61,6 @@ class LocalMachine(Machine):
         facts = check.last_line.apply(json.loads)
         self.identity = facts.apply(lambda known: str(known["identity"]))
         self.device = facts.apply(lambda known: cast(Device, known["device"]))
-        self.cpus = facts.apply(lambda known: int(known["cpus"]))
         self.gpus = self.device.apply(lambda device: "all" if device == "gpu" else None)
         self.docker_provider = docker.Provider(
             f"{name}-docker",
@@ -120,5 +119,5 @@ for place in "$data" "$(docker info --format '{{{{.DockerRootDir}}}}')"; do
 {free_ports(args["edge_port"], args["engine_port"], args["loopback_port"])}\
 device=cpu
 if [ {args["gpus"]} = auto ] && [[ $told == *nvidia* ]]; then device=gpu; fi
-printf '{{"identity": "%s", "device": "%s", "cpus": %d}}\\n' "${{told%% *}}" "$device" "$(nproc)"
+printf '{{"identity": "%s", "device": "%s"}}\\n' "${{told%% *}}" "$device"
 """

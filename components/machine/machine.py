@@ -76,8 +76,6 @@ class Machine(pulumi.ComponentResource):
     """Changes when the machine is replaced or set up anew, so that its containers are made again."""
     device: pulumi.Output[Device]
     """What the engine computes on."""
-    cpus: pulumi.Output[int]
-    """Its processors, as `nproc` counts them: threads where a core has two."""
     gpus: pulumi.Output[str | None]
     """Docker's --gpus for the engine, or None where it gets none or `device_requests` names them."""
     device_ids: Sequence[str] = ()

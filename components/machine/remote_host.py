@@ -117,7 +117,6 @@ class RemoteHost(Machine):
         self.ready = check.resource if made else self._cleared(f"{name}-cleared", check.resource)
         facts = check.last_line.apply(json.loads)
         self.device = facts.apply(lambda known: cast(Device, known["device"]))
-        self.cpus = facts.apply(lambda known: int(known["cpus"]))
         self._choose_gpus(args["gpus"])
         self.docker_provider = docker.Provider(
             f"{name}-docker",
@@ -249,7 +248,7 @@ weights_mib={max(args["weights_mib"], MIN_FREE_MIB)}
 {_ROOM}{free_ports(args["edge_port"], args["engine_port"], args["loopback_port"])}{taken(folder, adopt=adopt)}\
 ( timeout 5 bash -c '</dev/tcp/huggingface.co/443' ) 2>/dev/null ||
   echo "warning: huggingface.co is not reached from the machine; weights must be there, or come from a mirror"
-printf '{{"device": "%s", "cpus": %d}}\\n' "$device" "$(nproc)"
+printf '{{"device": "%s"}}\\n' "$device"
 """
 
 

@@ -222,7 +222,7 @@ def _run(name: str, folder: Path, ports: list[int], address: str) -> list[str]:
         "docker", "run", "--detach", "--name", name, "--init", "--read-only",
         *(word for at, how in folders.items() for word in ("--tmpfs", f"{at}:{how}")),
         *confined.RUN_OPTIONS.split(), "--shm-size", f"{vllm.SHM_MIB}m", "--cpu-shares", "64",
-        *(word for setting in vllm.environment("cpu", cpus=2) for word in ("--env", setting)),
+        *(word for setting in vllm.environment("cpu") for word in ("--env", setting)),
         *(word for host in (ALLOWED, ELSEWHERE) for word in ("--add-host", f"{host}:{address}")),
         *(word for at, port in enumerate(ports) for word in ("-p", f"{LOOPBACK}:{port}:{vllm.PORT + at}")),
         "-v", f"{folder}/models:{vllm.MODELS_DIR}:ro", "-v", f"{folder}/cache:{vllm.CACHE_DIR}",

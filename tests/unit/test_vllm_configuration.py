@@ -37,8 +37,8 @@ def text(**changes: Any) -> str:
     return vllm.configuration(**{**values, **changes})
 
 
-def environment(device: Device, cpus: int = 2) -> dict[str, str]:
-    return dict(item.split("=", 1) for item in vllm.environment(device, cpus))
+def environment(device: Device) -> dict[str, str]:
+    return dict(item.split("=", 1) for item in vllm.environment(device))
 
 
 def test_the_model_is_served_under_its_id_on_the_hub_letter_for_letter() -> None:
@@ -214,13 +214,3 @@ def test_a_large_model_has_time_to_load_before_it_counts_as_ill() -> None:
 def test_both_engine_images_are_pinned_to_the_version_that_was_checked(image: images.ImageSource) -> None:
     assert images.VLLM_VERSION == "0.32.0"
     assert image.official.endswith(f":v{images.VLLM_VERSION}")
-
-
-@pytest.mark.parametrize("cpus", [1, 2, 4, 7])
-def test_where_processors_are_few_the_engine_computes_on_all_of_them(cpus: int) -> None:
-    assert environment("cpu", cpus)["VLLM_CPU_NUM_OF_RESERVED_CPU"] == "0"
-
-
-@pytest.mark.parametrize(("device", "cpus"), [("cpu", 8), ("cpu", 192), ("gpu", 2)])
-def test_elsewhere_vllm_decides_how_many_it_leaves_to_its_server(device: Device, cpus: int) -> None:
-    assert "VLLM_CPU_NUM_OF_RESERVED_CPU" not in environment(device, cpus)
