@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from scripts.commands.run_log import LOGS
 from tests.live.conftest import Shared
 from tests.live.faults_support import (
     assert_explained,
@@ -82,12 +83,14 @@ def up(stack: Deployment, environment: Mapping[str, str] | None = None) -> subpr
 
 
 def everything(stack: Deployment) -> dict[str, object]:
-    """What there is of the stack: files with their contents' age, containers, networks."""
+    """What there is of the stack: files with their contents' age, except logs of runs; containers, networks."""
     client = docker_client()
     label = {"label": f"seatable-vllm.stack={stack.stack}"}
     files: dict[str, int] = {}
     # What is being written may be renamed while it is looked at.
-    for folder, _, names in os.walk(stack.state_dir):
+    for folder, folders, names in os.walk(stack.state_dir):
+        if Path(folder) == stack.state_dir and LOGS in folders:
+            folders.remove(LOGS)
         for path in (Path(folder, name) for name in names):
             with contextlib.suppress(FileNotFoundError):
                 files[str(path)] = path.stat().st_mtime_ns
