@@ -15,8 +15,8 @@ from settings.stack import SSH_PORT
 def look_at_account(stack: str, settings: Settings) -> Iterator[tuple[Finding, bool]]:
     """What the account says of the stack's machine, each with whether the machine cannot be reached for it.
 
-    Nothing for a machine that is not on AWS. An account that cannot be asked is no problem of the stack: that is
-    said, and the machine is asked all the same.
+    Nothing for a machine that is not on AWS. An account that cannot be asked is not a problem of the stack:
+    a line reports it, and the machine is asked all the same.
     """
     if not isinstance(settings.machine, AwsMachine):
         return

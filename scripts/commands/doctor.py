@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         console.print(Text.assemble((f"{word:<8}", style), line))
         if finding.problem:
             told = finding.problem
-            # One cause is told once, with all that shows it, and what the first of them had to show.
+            # One cause is reported once, with all that shows it, and what the first of them had to show.
             names = problems.setdefault((told.cause, told.change), (clean(str(told)), []))[1]
             names.append(finding.name)
     for problem, names in problems.values():
@@ -89,7 +89,7 @@ def examine(stack: str, secrets: list[str]) -> Iterator[Finding]:
     yield Finding("settings", "valid")
     outputs, deployed = _deployed(stack)
     secrets += [client["key"] for client in outputs.get("clients", {}).values()]
-    # That no `up` came to its end is a consequence: it is told as such where the machine shows of what.
+    # That no `up` came to its end is a consequence, and reported as one where the machine shows of what.
     if not deployed.skipped:
         yield deployed
     if outputs:

@@ -4,7 +4,7 @@
 class CommandError(Exception):
     """A command could not do what it was asked. The text says what happened and what to do.
 
-    whole: everything that the failure left to read, for a log; the text itself where there is no more.
+    whole: everything that the failure left to read, for a log; the text itself where there is nothing else.
     """
 
     def __init__(self, text: str, whole: str | None = None) -> None:

@@ -8,7 +8,7 @@ from scripts.commands.run_log import cleaned
 from scripts.commands.terminal import PLAIN_LINE_SECONDS, Step, Terminal
 
 GROWTH = 1.25
-"""Each plain line comes so much later than the one before: an hour is told in thirty lines."""
+"""Each plain line comes so much later than the one before: an hour takes thirty lines."""
 
 NAMED = 4
 """How many of the resources under way are named."""

@@ -1,4 +1,4 @@
-"""What the Pulumi CLI tells of a change with `--json`: one event of its engine in each line."""
+"""What the Pulumi CLI reports of a change with `--json`: one event of its engine in each line."""
 
 import json
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Following:
         """What failed, each thing once, in the engine's and the program's words."""
 
     def heard(self, line: str) -> None:
-        """See pulumi_process.Listener. What is no event is a word of the CLI, before its engine starts."""
+        """See pulumi_process.Listener. A line without an event is the CLI's own, before its engine starts."""
         try:
             event = json.loads(line)
         except ValueError:

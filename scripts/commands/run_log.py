@@ -85,7 +85,7 @@ class RunLog:
 
     def write(self, text: str) -> None:
         """Writes down a line, or several."""
-        with contextlib.suppress(OSError):  # a full disk is no reason to break off what is at work
+        with contextlib.suppress(OSError):  # a full disk must not break off what is at work
             clean = cleaned(text, self._secrets | _passphrases(self._project))
             self._file.write(f"{time.monotonic() - self._begin:7.1f}  {clean.rstrip()}\n")
 
