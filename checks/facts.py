@@ -14,12 +14,14 @@ import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 LOG_LINES = 300
 ASK_SECONDS = 5
 DOCKER_SECONDS = 60
+SECOND = "%Y-%m-%dT%H:%M:%S"
+"""How the moments begin that Docker writes; fractions and the zone, always UTC here, follow."""
 GENERATION_HEADER = "x-edge-generation"
 """The same as catalog.haproxy's, which does not travel."""
 
@@ -51,7 +53,7 @@ def _container(name: str) -> dict[str, Any] | None:
     health = state.get("Health") or {}
     # Of a container that keeps ending, the last start may not have said anything yet; of any other, what earlier
     # starts said is history.
-    since = [] if seen["RestartCount"] else ["--since", state["StartedAt"]]
+    since = [] if seen["RestartCount"] else ["--since", just_before(state["StartedAt"])]
     log, complaint = _docker("logs", "--tail", str(LOG_LINES), *since, name)
     return {
         "status": state["Status"],
@@ -67,9 +69,15 @@ def _container(name: str) -> dict[str, Any] | None:
     }
 
 
+def just_before(moment: str) -> str:
+    """A second before a container's start: Docker notes that when the program runs and may have written."""
+    began = datetime.strptime(moment[:19], SECOND).replace(tzinfo=timezone.utc)  # noqa: UP017 - 3.8
+    return (began - timedelta(seconds=1)).strftime(SECOND) + moment[19:]
+
+
 def seconds_since(moment: str) -> float:
     """Seconds since a moment as Docker writes it, in UTC."""
-    begin = datetime.strptime(moment[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=timezone.utc)  # noqa: UP017 - 3.8
+    begin = datetime.strptime(moment[:19], SECOND).replace(tzinfo=timezone.utc)  # noqa: UP017 - 3.8
     return (datetime.now(timezone.utc) - begin).total_seconds()  # noqa: UP017
 
 

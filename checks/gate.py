@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from catalog.failures import explain, explain_engine
 from checks import endpoint
 from checks.cache import HELD, cache_of, whole_requests
-from checks.facts import seconds_since
+from checks.facts import just_before, seconds_since
 
 RESTARTS_UNTIL_FAILURE = 3
 POLL_SECONDS = 0.5
@@ -92,7 +92,7 @@ def inspect(name: str) -> Container:
 
 def _log(name: str, since: str) -> str:
     """The end of a container's log. since: a moment; what earlier starts wrote is none of this one's causes."""
-    return _docker("logs", "--tail", str(LOG_LINES), "--since", since, name)
+    return _docker("logs", "--tail", str(LOG_LINES), "--since", just_before(since), name)
 
 
 def _outage(name: str) -> str:

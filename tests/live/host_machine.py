@@ -13,6 +13,7 @@ import hashlib
 import io
 import ipaddress
 import json
+import os
 import subprocess
 import tarfile
 import tempfile
@@ -56,6 +57,10 @@ ADDRESS = "198.18.77.4"
 INNER_BRIDGE = "172.29.0.1/16"
 DATA_DIR = "/srv/seatable-vllm"
 BOOT_SECONDS = 180
+
+OWNER = "seatable-vllm-tests.process"
+"""Label of a site's network: the process id of the test run that made it."""
+
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
 
@@ -153,7 +158,8 @@ class Site:
         self.address = str(addresses[4])
         self.registry = f"{addresses[3]}:5000"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
-        _docker("network", "create", "--subnet", subnet, name)
+        _free(subnet)
+        _docker("network", "create", "--subnet", subnet, "--label", f"{OWNER}={os.getpid()}", name)
         network = ["--network", name, "--ip", str(addresses[3])]
         serve = ["docker-registry", "serve", "/etc/registry.yml"]
         with undone_by(self.remove):
@@ -221,6 +227,17 @@ class Site:
         )
         answer.raise_for_status()
         return {"mediaType": kind, "size": size, "digest": f"sha256:{digest}"}
+
+
+def _free(subnet: str) -> None:
+    """Removes what a test run that was killed has left in this subnet; what a live one has there stays."""
+    client = docker_client()
+    for network in client.networks.list(filters={"label": OWNER}, greedy=True):
+        subnets = [each.get("Subnet") for each in network.attrs["IPAM"]["Config"] or []]
+        if subnet in subnets and not Path("/proc", network.attrs["Labels"][OWNER]).exists():
+            for container in network.attrs["Containers"]:
+                _docker("rm", "--force", "--volumes", container, check=False)
+            network.remove()
 
 
 def _docker(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:

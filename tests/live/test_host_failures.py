@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -23,6 +24,7 @@ import pytest
 
 from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from images.obtain import obtain
+from scripts.commands.run_log import LOGS
 from tests.live.conftest import Shared
 from tests.live.faults_support import assert_explained, assert_refused
 from tests.live.harness import LOOPBACK, Checkout, Deployment, free_ports
@@ -476,12 +478,17 @@ def test_an_sshd_that_forwards_nothing_is_named_with_its_options(host: FailingHo
 # --- and of a stack that never was up
 
 
-def test_doctor_finds_a_stack_with_the_right_settings_not_up_and_says_what_to_do(host: FailingHost) -> None:
+def test_doctor_of_a_stack_that_is_not_up_finds_the_machine_in_order_and_names_up(host: FailingHost) -> None:
+    """Whatever earlier rows have left: weights, the log of an `up` that failed, or nothing."""
+    host.remove_containers()
+    shutil.rmtree(host.stack.state_dir / LOGS, ignore_errors=True)
     done = host.stack.checkout.run("doctor", host.stack.stack)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    assert "no up of this stack ended well" in done.stdout
-    assert f"scripts/up {host.stack.stack}" in done.stdout
+    assert "ok      Docker: answers" in done.stdout
+    remedies = re.findall("^change: (.*)", done.stdout, re.MULTILINE)
+    assert remedies, done.stdout
+    assert all(f"scripts/up {host.stack.stack}" in remedy for remedy in remedies), done.stdout
     assert not re.search("is not reached|does not answer|permission", done.stdout), done.stdout
 
 
