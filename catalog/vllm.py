@@ -94,6 +94,9 @@ def configuration(
         **({"enforce-eager": True} if device == "cpu" else {}),
         **_of_family(preset or {}, tool_parser, device),
         **extra_args,
+        # By itself vLLM passes what xgrammar refuses on to llguidance, where a list of at least 10**9 items takes
+        # all memory, in the process that answers everybody.
+        "structured-outputs-config": {"backend": "xgrammar", **extra_args.get("structured-outputs-config", {})},
         "model": model_folder(name),
         "served-model-name": name,
         "max-model-len": context_tokens,

@@ -139,6 +139,15 @@ def test_nothing_is_fetched_unless_the_stack_names_a_host() -> None:
     assert options(media_domains=hosts)["allowed-media-domains"] == hosts
 
 
+def test_grammars_of_requests_go_to_the_library_that_refuses_huge_bounds_unless_the_stack_names_another() -> None:
+    """What a huge bound does to the engine is shown in tests/live/test_requests.py."""
+    option = "structured-outputs-config"
+    assert options()[option]["backend"] == "xgrammar"
+    spaces = {"disable_any_whitespace": True}
+    assert options(extra_args={option: spaces})[option] == {"backend": "xgrammar", **spaces}
+    assert options(extra_args={option: {"backend": "auto"}})[option] == {"backend": "auto"}
+
+
 def test_the_pictures_of_a_prompt_are_bounded_and_a_stack_may_choose_how_many() -> None:
     assert 5 <= options()["limit-mm-per-prompt"]["image"] <= 64  # SeaTable sends up to five pages
     assert options(extra_args={"limit-mm-per-prompt": {"image": 2}})["limit-mm-per-prompt"] == {"image": 2}
