@@ -44,7 +44,7 @@ SUCCESSORS: Mapping[str, str] = {
     "full-cuda-graph": "use compilation-config: {cudagraph_mode: FULL}",
     "guided-decoding-backend": "use structured-outputs-config: {backend: NAME}",
     "guided-decoding-disable-additional-properties": (
-        "use structured-outputs-config: {disable_additional_properties: true}"
+        "use structured-outputs-config: {backend: guidance, disable_additional_properties: true}"
     ),
     "guided-decoding-disable-any-whitespace": "use structured-outputs-config: {disable_any_whitespace: true}",
     "guided-decoding-disable-fallback": "it is gone; leave it out",
