@@ -200,7 +200,7 @@ BROKEN_OFF = {http.client.BAD_GATEWAY, http.client.GATEWAY_TIMEOUT}
 queue."""
 
 NOT_SENT = {"model"}
-"""Which model is asked is no parameter of the sampling; other names are 404 (test_clients)."""
+"""Which model is asked is not a parameter of the sampling; other names are 404 (test_clients)."""
 
 Request = tuple[str, Mapping[str, Any]]
 """A path and what differs there from a plain request."""
