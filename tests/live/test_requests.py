@@ -259,7 +259,7 @@ class Engine:
         return found + [f"then: {each}" for path in (CHAT, TEXT) if (each := self.refused(path))]
 
     def problem(self, request: Request) -> str:
-        """Why there is no answer of the engine to this one, or nothing."""
+        """Why the engine did not answer this one; empty where it did."""
         path, changed = request
         written = f"{path} {json.dumps(changed)[:200]}"
         try:
