@@ -7,6 +7,8 @@ PROJECT = "Project"
 STACK = "Stack"
 MANAGED_BY = "ManagedBy"
 ROLE = "Role"
+OWNER = "Owner"
+"""Which state made a thing (see `owned`)."""
 
 DATA_ROLE = "data"
 """The role of the volume that outlives the instance."""

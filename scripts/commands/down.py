@@ -9,6 +9,7 @@ from pathlib import Path
 
 import docker
 
+from catalog.aws.owned import Recorded
 from components.machine.cleared import FolderOrder
 from components.machine.local_docker import local_docker_host
 from scripts.commands.aws import AwsStack, region_of, what_stays
@@ -16,12 +17,13 @@ from scripts.commands.deployed import engine_of
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine
-from scripts.commands.errors import CommandError, failure
+from scripts.commands.errors import failure
 from scripts.commands.places import DOCKER_SECONDS, Host, MachineAway, clear_here, host_of
 from scripts.commands.progress import Progress
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.run_log import LOGS, logged
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, set_in_stack_file, stack_settings
+from scripts.commands.strays import StackAccount, account_of, refuse_others
 from scripts.commands.terminal import Terminal
 from settings import AwsMachine, Settings
 
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> int:
 def take_down(options: argparse.Namespace, settings: Settings, terminal: Terminal) -> int:
     """Removes the stack from wherever it is."""
     if isinstance(settings.machine, AwsMachine):
-        return _down_at_aws(options.stack, settings.machine, options.purge, terminal)
+        return _down_at_aws(options.stack, settings, settings.machine, options.purge, terminal)
     host = host_of(options.stack, settings)
     if host is None:
         return _down_here(options.stack, settings, options.purge, terminal)
@@ -81,7 +83,7 @@ def _down_here(stack: str, settings: Settings, purge: bool, terminal: Terminal) 
     return 0
 
 
-def _down_at_aws(stack: str, machine: AwsMachine, purge: bool, terminal: Terminal) -> int:
+def _down_at_aws(stack: str, settings: Settings, machine: AwsMachine, purge: bool, terminal: Terminal) -> int:
     """The machine goes with everything on it, so it need not answer, nor even run."""
     if machine.protected:
         raise failure(
@@ -95,10 +97,14 @@ def _down_at_aws(stack: str, machine: AwsMachine, purge: bool, terminal: Termina
             f"there is no Pulumi CLI here, and nothing else knows what {stack} has at AWS",
             "put pulumi on PATH (www.pulumi.com/docs/install), then run this again",
         )
+    account, removed = account_of(stack, settings, region_of(stack)), 0
+    before = Recorded()
+    if isinstance(engine, PulumiEngine):
+        before = engine.recorded()
+        removed = engine.settle(account, terminal.line, removing=True)
     with terminal.step(f"removing {stack} and its machine ({engine.name})") as step:
-        removed = engine.down(Progress(terminal, step))
-    if not removed:
-        _refuse_what_no_state_knows(stack)
+        removed += engine.down(Progress(terminal, step))
+    removed += _end_what_came_late(account, before, terminal)
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if machine.placed:
         # It says where a machine is. A data volume that stays holds the next one in its zone by itself.
@@ -114,20 +120,18 @@ def _down_at_aws(stack: str, machine: AwsMachine, purge: bool, terminal: Termina
     return 0
 
 
-def _refuse_what_no_state_knows(stack: str) -> None:
-    """CommandError where AWS has a machine of this stack; none where it has not, or cannot be asked."""
-    aws = region_of(stack)
-    try:
-        instance = aws.instance(stack)
-    except CommandError:
-        return
-    if instance:
-        raise failure(
-            f"{instance.id} in {instance.zone} has the tags of {stack}, and no state here knows it: it stays, and "
-            "costs",
-            f"run this where scripts/up {stack} was run, or with the same Pulumi login. If that state is lost, "
-            "end the machine in AWS's console, and what else has the tag Stack there",
-        )
+def _end_what_came_late(account: StackAccount, before: Recorded, terminal: Terminal) -> int:
+    """Removes what a killed run's last calls have made since the first look; how many things those were.
+
+    before: the state as it was, for its owner. CommandError where something stays on the bill that is not kept.
+    """
+    left = account.strays(Recorded(owner=before.owner), terminal.line, removing=True)
+    account.end(left.mine, terminal.line)
+    refuse_others(account.stack, left.others)
+    for each in left.others:
+        if not each.kind.costs:
+            terminal.line(f"not touched, as another state or an older version made it: {each}")
+    return len(left.mine)
 
 
 def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:

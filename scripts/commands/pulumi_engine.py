@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from pulumi import automation
 
+from catalog.aws.owned import Recorded
 from catalog.aws.tags import tags_of
 from components.machine.aws.access import GPU_VM, Place
 from components.machine.machine import MACHINE_OWNER
@@ -31,6 +32,7 @@ from scripts.commands.pulumi_cli import workspace_environment
 from scripts.commands.pulumi_events import Following
 from scripts.commands.pulumi_lock import Lock, Run, judge, noted, refusal
 from scripts.commands.stacks import PROJECT
+from scripts.commands.strays import StackAccount, settle
 from settings import NAMESPACE, value_of
 
 LOCK_PATIENCE_SECONDS = 1800
@@ -119,6 +121,17 @@ class PulumiEngine:
         left = self.here.remove_unknown((self._known() or Known()).ids, progress.say) if self.here else 0
         self._change(["destroy", *_QUIETLY], progress)
         return left + self._last_changes().get("delete", 0)
+
+    def recorded(self) -> Recorded:
+        """What the state says of an AWS account, and of steps that a killed run was at."""
+        return Recorded.of(self._export() or {})
+
+    def settle(self, account: StackAccount | None, say: Say, *, removing: bool = False) -> int:
+        """Removes what killed runs have left in the account and in the state; how many things that were."""
+        if self._export() is None:
+            return 0
+        self._wait_for_lock(say)
+        return settle(account, self.recorded, self._forget_pending, say, removing=removing)
 
     def plain_up_seconds(self) -> float:
         """How long the CLI alone takes for an `up`, in seconds."""
@@ -228,12 +241,9 @@ class PulumiEngine:
 
     def _known(self) -> Known | None:
         """What the state holds of Docker; None where there is no such stack."""
-        try:
-            deployment = json.loads(self._run("stack", "export"))["deployment"] or {}
-        except automation.StackNotFoundError:
+        deployment = self._export()
+        if deployment is None:
             return None
-        except automation.CommandError as error:
-            raise CommandError(f"Pulumi cannot open the stack {self._name}: {error}") from None
         resources = deployment.get("resources", [])
         owners = [
             str(item["outputs"]["result"])
@@ -246,6 +256,27 @@ class PulumiEngine:
             if str(item["type"]).startswith("docker:index/") and item.get("id")
         )
         return Known.from_inputs(made, owners[0] if owners else None)
+
+    def _export(self) -> dict[str, Any] | None:
+        """The state without its secrets; None where there is no such stack."""
+        try:
+            return dict(json.loads(self._run("stack", "export"))["deployment"] or {})
+        except automation.StackNotFoundError:
+            return None
+        except automation.CommandError as error:
+            raise CommandError(f"Pulumi cannot open the stack {self._name}: {error}") from None
+
+    def _forget_pending(self) -> None:
+        """Takes the marks of steps that no run is at any more out of the state. It fails where one is."""
+        stack = self._stack(create=False)
+        if stack is None:
+            return
+        state = stack.export_stack()
+        try:
+            settled = {**(state.deployment or {}), "pending_operations": []}
+            stack.import_stack(automation.Deployment(version=state.version, deployment=settled))
+        except automation.CommandError as error:
+            raise CommandError(f"the state of {self._name} cannot be settled: {error}") from None
 
     def _wait_for_lock(self, say: Say) -> None:
         """Waits for another run that lives; breaks the lock of one that is gone for certain (file backend only).

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import requests
 
+from catalog.aws.owned import Recorded
 from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from catalog.models import SMOLLM2
 from checks import gate
@@ -33,6 +34,7 @@ from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.run_log import logged
 from scripts.commands.shown_keys import add_show_secrets, may_show_keys, without_keys
 from scripts.commands.stacks import DEFAULT_STACK, data_dir, stack_settings
+from scripts.commands.strays import account_of, refuse_others
 from scripts.commands.target import client_target
 from scripts.commands.terminal import Terminal, print_block
 from scripts.commands.wake import wake
@@ -93,6 +95,7 @@ def bring_up(options: argparse.Namespace, settings: Settings, terminal: Terminal
     """Everything from an asleep or missing machine to the settings of its clients."""
     on_aws = aws_stack(options.stack, settings)
     if on_aws:
+        settle_account(on_aws, settings, terminal)
         wake(on_aws, terminal)
         forget_what_was_terminated(on_aws, terminal)
     host = present_host(options.stack, settings)
@@ -127,6 +130,20 @@ def bring_up(options: argparse.Namespace, settings: Settings, terminal: Terminal
     if settings.domain:
         terminal.line("proved on the machine itself; scripts/check asks from where a client is")
     tell(options.stack, outcome, terminal, show_keys=may_show_keys(options.show_secrets))
+
+
+def settle_account(stack: AwsStack, settings: Settings, terminal: Terminal) -> None:
+    """Removes what killed runs have left in the account; CommandError where another state's machine is there.
+
+    Before anything else: what such a run left may be a second machine, and the one to be woken is the other.
+    """
+    engine = engine_of(stack.name)
+    account = account_of(stack.name, settings, stack.aws)
+    recorded = Recorded()
+    if isinstance(engine, PulumiEngine):
+        engine.settle(account, terminal.line)
+        recorded = engine.recorded()
+    refuse_others(stack.name, account.strays(recorded, terminal.line).others)
 
 
 def forget_what_was_terminated(stack: AwsStack, terminal: Terminal) -> None:

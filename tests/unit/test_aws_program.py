@@ -21,11 +21,13 @@ import pulumi
 import pytest
 import yaml
 
+from catalog.aws import owned
+from catalog.aws.tags import OWNER as OWNER_TAG
 from components.machine.aws.access import SESSION_PROGRAMS
 from components.machine.aws.instance import MAX_USER_DATA_BYTES
 from rehearsal.stack_file import stack_config
 from tests import conftest
-from tests.conftest import AMI, PUBLIC_KEY, fake_key, offer
+from tests.conftest import AMI, OWNER, PUBLIC_KEY, UUID, fake_key, offer
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand, Recorded, RecordProgram, Registered
@@ -413,7 +415,7 @@ def test_what_becomes_of_the_data_volume_is_what_the_settings_say(
 
 
 def test_the_data_volume_is_found_by_its_tags_when_nothing_else_is_left(stack: str, up: Recorded) -> None:
-    assert up.one(VOLUME).inputs["tags"] == {"Name": f"seatable-vllm-{stack}", "Role": "data"}
+    assert up.one(VOLUME).inputs["tags"] == {"Name": f"seatable-vllm-{stack}", "Role": "data", "Owner": OWNER}
 
 
 def test_a_snapshot_is_what_the_volume_begins_with_and_forgetting_it_changes_nothing(
@@ -745,3 +747,28 @@ def test_a_variable_that_would_lead_docker_elsewhere_ends_the_program(
     refused = record_program("dev", environment=environment, may_fail=True)
     assert "DOCKER_CONTEXT" in str(refused.error)
     assert not refused.resources
+
+
+# --- what may be left in the account (catalog.aws.owned)
+
+ALL_OF_IT: Config = {
+    "cost": {"stop_at": "20:00", "budget": {"usd_per_month": 100, "mail": "ops@example.org"}},
+    "ipv6": True,
+}
+"""Settings of the machine that make everything that can be made."""
+
+
+def test_every_resource_that_is_made_at_aws_is_known_as_a_thing_or_as_a_part_of_one(record: RecordAws) -> None:
+    made = {each.type for each in record(machine=ALL_OF_IT).resources}
+    at_aws = {each for each in made if each.startswith("aws:")}
+    assert at_aws == {kind.type for kind in owned.KINDS} | set(owned.PARTS)
+
+
+def test_everything_that_takes_tags_says_which_state_made_it(record: RecordAws) -> None:
+    recorded = record(machine=ALL_OF_IT)
+    assert recorded.one(owned.OWNER_RESOURCE).type == UUID
+    tagged = {kind.type for kind in owned.KINDS} - {owned.RECORD.type, owned.SCHEDULE.type}
+    things = [each for each in recorded.resources if each.type in tagged]
+    assert {each.type for each in things} == tagged
+    for each in things:
+        assert each.inputs["tags"][OWNER_TAG] == OWNER, each.name

@@ -1,6 +1,6 @@
 """The address that the machine keeps, whatever instance it is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import pulumi
@@ -20,7 +20,7 @@ class AddressArgs(TypedDict):
     """The network's way to the net; an address cannot be given without it."""
     keeping: Keeping
     """How it is kept."""
-    tags: dict[str, str]
+    tags: Mapping[str, pulumi.Input[str]]
     """Tags beside those of the provider."""
 
 

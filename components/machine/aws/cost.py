@@ -1,6 +1,7 @@
 """What ends spending from outside the machine: a stop every day, and mail when a month gets dear."""
 
 import json
+from collections.abc import Mapping
 from typing import TypedDict
 
 import pulumi
@@ -32,6 +33,8 @@ class CostArgs(TypedDict):
     """What is stopped."""
     instance_arn: pulumi.Input[str]
     """The only instance that the scheduler may stop."""
+    tags: Mapping[str, pulumi.Input[str]]
+    """Tags beside those of the provider."""
 
 
 class Cost(pulumi.ComponentResource):
@@ -48,7 +51,7 @@ class Cost(pulumi.ComponentResource):
         if cost.stop_at:
             self.schedule = self._stop(f"{name}-stop", args, cost.stop_at)
         if cost.budget:
-            self.budget = self._budget(f"{name}-budget", args["stack"], cost.budget)
+            self.budget = self._budget(f"{name}-budget", args, cost.budget)
         self.register_outputs({})
 
     def _stop(self, name: str, args: CostArgs, at: str) -> aws.scheduler.Schedule:
@@ -58,6 +61,7 @@ class Cost(pulumi.ComponentResource):
             f"{name}-role",
             description=f"Stops the machine of the stack {args['stack']}",
             assume_role_policy=arn.apply(scheduler_trust),
+            tags=args["tags"],
             opts=pulumi.ResourceOptions(parent=self),
         )
         allowed = aws.iam.RolePolicy(
@@ -83,14 +87,17 @@ class Cost(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[allowed]),
         )
 
-    def _budget(self, name: str, stack: str, budget: settings.Budget) -> aws.budgets.Budget:
+    def _budget(self, name: str, args: CostArgs, budget: settings.Budget) -> aws.budgets.Budget:
         return aws.budgets.Budget(
             name,
             budget_type="COST",
             time_unit="MONTHLY",
             limit_amount=str(budget.usd_per_month),
             limit_unit="USD",
-            cost_filters=[aws.budgets.BudgetCostFilterArgs(name="TagKeyValue", values=[f"user:{STACK}${stack}"])],
+            cost_filters=[
+                aws.budgets.BudgetCostFilterArgs(name="TagKeyValue", values=[f"user:{STACK}${args['stack']}"])
+            ],
+            tags=args["tags"],
             notifications=[
                 aws.budgets.BudgetNotificationArgs(
                     comparison_operator="GREATER_THAN",

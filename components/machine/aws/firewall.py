@@ -42,7 +42,7 @@ class FirewallArgs(TypedDict):
     """TCP ports that the machine reaches anywhere, beside the usual ones."""
     ipv6: bool
     """Whether the machine has an IPv6 address."""
-    tags: dict[str, str]
+    tags: Mapping[str, pulumi.Input[str]]
     """Tags beside those of the provider."""
 
 

@@ -6,9 +6,10 @@ from urllib.parse import urlsplit
 
 import pulumi
 import pulumi_aws as aws
+import pulumi_random as random
 
 from catalog.aws.prices import HOURS_PER_MONTH
-from catalog.aws.tags import DATA_ROLE, ROLE, tags_of
+from catalog.aws.tags import DATA_ROLE, OWNER, ROLE, tags_of
 from components.machine.aws.access import GPU_VM, Place, ssh_of_instance
 from components.machine.aws.address import Address
 from components.machine.aws.cost import Cost
@@ -68,7 +69,12 @@ class GpuVm(pulumi.ComponentResource):
     def __init__(self, name: str, args: GpuVmArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(TYPE, name, None, opts)
         self._args, machine = args, args["machine"]
-        self._tags = {"Name": f"seatable-vllm-{args['stack']}"}
+        owner = random.RandomUuid(f"{name}-owner", opts=pulumi.ResourceOptions(parent=self))
+        # On each resource and not on the provider, which could not look anything up before the owner is known.
+        self._tags: Mapping[str, pulumi.Input[str]] = {
+            "Name": f"seatable-vllm-{args['stack']}",
+            OWNER: owner.result,
+        }
         self._keeping = keeping(machine.protected, machine.data_disk.at_end)
         self.offer = pulumi.Output.from_input(args["offer"])
         self.provider = self._account(f"{name}-aws")
@@ -117,6 +123,7 @@ class GpuVm(pulumi.ComponentResource):
                 "cost": machine.cost,
                 "instance_id": self.instance.id,
                 "instance_arn": self.instance.arn,
+                "tags": self._tags,
             },
             self._own(),
         )

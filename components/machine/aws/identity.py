@@ -1,6 +1,7 @@
 """What the machine may do at AWS: be reached by Session Manager, and prove one name to a CA."""
 
 import json
+from collections.abc import Mapping
 from typing import TypedDict
 
 import pulumi
@@ -33,7 +34,7 @@ class IdentityArgs(TypedDict):
     """AWS region."""
     proves: "Proof | None"
     """The name that the machine proves by DNS, or None."""
-    tags: dict[str, str]
+    tags: Mapping[str, pulumi.Input[str]]
     """Tags beside those of the provider."""
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 import pulumi
@@ -54,7 +54,7 @@ class InstanceArgs(TypedDict):
     """Id of the capacity reservation or block it starts in."""
     keeping: Keeping
     """How it is kept."""
-    tags: dict[str, str]
+    tags: Mapping[str, pulumi.Input[str]]
     """Tags beside those of the provider."""
 
 

@@ -1,7 +1,7 @@
 """The network that the machine stands in: a small VPC of the stack's own, or a subnet that is there."""
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import pulumi
@@ -29,7 +29,7 @@ class NetworkArgs(TypedDict):
     """Id of a public subnet that is there, or None for a VPC of the stack's own."""
     ipv6: bool
     """Whether the machine is to have an IPv6 address too."""
-    tags: dict[str, str]
+    tags: Mapping[str, pulumi.Input[str]]
     """Tags beside those of the provider."""
 
 

@@ -1,5 +1,6 @@
 """The volume that holds weights, caches and certificates. It outlives the instance."""
 
+from collections.abc import Mapping
 from typing import TypedDict
 
 import pulumi
@@ -29,7 +30,7 @@ class StorageArgs(TypedDict):
     """What it begins with, or None for an empty disk."""
     keeping: Keeping
     """How it is kept."""
-    tags: dict[str, str]
+    tags: Mapping[str, pulumi.Input[str]]
     """Tags beside those of the provider."""
 
 

@@ -1,0 +1,125 @@
+"""Removes single things from an account, and waits until they are gone. See `catalog.aws.owned`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from aws_account.clients import Clients
+from catalog.aws import owned
+from catalog.aws.owned import Kind, Thing
+
+IN_USE_SECONDS = 180
+"""How long what still uses a thing is waited for. An instance is gone minutes before its network interface."""
+
+_PAUSE_SECONDS = 2
+_IN_USE = frozenset(
+    {"DependencyViolation", "InvalidIPAddress.InUse", "VolumeInUse", "DeleteConflict", "AuthFailure"}
+)
+"""Codes of what cannot be removed yet. AuthFailure is EC2's for an address whose interface is still there."""
+
+
+def end(clients: Clients, thing: Thing) -> None:
+    """Removes one thing; nothing where it is gone already. ClientError where AWS refuses for good."""
+    deadline = time.monotonic() + IN_USE_SECONDS
+    while True:
+        try:
+            _END[thing.kind](clients, thing.id)
+        except ClientError as error:
+            code = str(error.response["Error"]["Code"])
+            if "NotFound" in code or code.startswith("NoSuchEntity"):
+                return
+            if code not in _IN_USE or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _instance(clients: Clients, name: str) -> None:
+    (told,) = clients.ec2.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"]
+    if request := told.get("SpotInstanceRequestId"):
+        # A persistent request would start another one.
+        clients.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
+    clients.ec2.modify_instance_attribute(InstanceId=name, DisableApiTermination={"Value": False})
+    clients.ec2.terminate_instances(InstanceIds=[name])
+    clients.ec2.get_waiter("instance_terminated").wait(InstanceIds=[name])
+
+
+def _address(clients: Clients, name: str) -> None:
+    (told,) = clients.ec2.describe_addresses(AllocationIds=[name])["Addresses"]
+    if association := told.get("AssociationId"):
+        clients.ec2.disassociate_address(AssociationId=association)
+    clients.ec2.release_address(AllocationId=name)
+
+
+def _gateway(clients: Clients, name: str) -> None:
+    (told,) = clients.ec2.describe_internet_gateways(InternetGatewayIds=[name])["InternetGateways"]
+    for each in told.get("Attachments", []):
+        clients.ec2.detach_internet_gateway(InternetGatewayId=name, VpcId=each["VpcId"])
+    clients.ec2.delete_internet_gateway(InternetGatewayId=name)
+
+
+def _routes(clients: Clients, name: str) -> None:
+    (told,) = clients.ec2.describe_route_tables(RouteTableIds=[name])["RouteTables"]
+    for each in told.get("Associations", []):
+        if not each.get("Main"):
+            clients.ec2.disassociate_route_table(AssociationId=each["RouteTableAssociationId"])
+    clients.ec2.delete_route_table(RouteTableId=name)
+
+
+def _profile(clients: Clients, name: str) -> None:
+    told = clients.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+    for role in told["Roles"]:
+        clients.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role["RoleName"])
+    clients.iam.delete_instance_profile(InstanceProfileName=name)
+
+
+def _role(clients: Clients, name: str) -> None:
+    for each in clients.iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
+        clients.iam.detach_role_policy(RoleName=name, PolicyArn=each["PolicyArn"])
+    for policy in clients.iam.list_role_policies(RoleName=name)["PolicyNames"]:
+        clients.iam.delete_role_policy(RoleName=name, PolicyName=policy)
+    clients.iam.delete_role(RoleName=name)
+
+
+def _record(clients: Clients, name: str) -> None:
+    zone, host, kind = name.split("_")
+    told = clients.route53.list_resource_record_sets(
+        HostedZoneId=zone, StartRecordName=host, StartRecordType=kind, MaxItems="1"
+    )
+    for each in told["ResourceRecordSets"]:
+        if each["Name"].rstrip(".") == host and each["Type"] == kind:
+            batch: Any = {"Changes": [{"Action": "DELETE", "ResourceRecordSet": each}]}
+            clients.route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=batch)
+
+
+def _schedule(clients: Clients, name: str) -> None:
+    group, _, schedule = name.partition("/")
+    clients.scheduler.delete_schedule(GroupName=group, Name=schedule)
+
+
+def _budget(clients: Clients, name: str) -> None:
+    account, _, budget = name.partition(":")
+    clients.budgets.delete_budget(AccountId=account, BudgetName=budget)
+
+
+_END: Mapping[Kind, Callable[[Clients, str], Any]] = {
+    owned.SCHEDULE: _schedule,
+    owned.BUDGET: _budget,
+    owned.RECORD: _record,
+    owned.INSTANCE: _instance,
+    owned.ADDRESS: _address,
+    owned.VOLUME: lambda clients, name: clients.ec2.delete_volume(VolumeId=name),
+    owned.GROUP: lambda clients, name: clients.ec2.delete_security_group(GroupId=name),
+    owned.ROUTES: _routes,
+    owned.SUBNET: lambda clients, name: clients.ec2.delete_subnet(SubnetId=name),
+    owned.GATEWAY: _gateway,
+    owned.VPC: lambda clients, name: clients.ec2.delete_vpc(VpcId=name),
+    owned.KEY_PAIR: lambda clients, name: clients.ec2.delete_key_pair(KeyName=name),
+    owned.PROFILE: _profile,
+    owned.ROLE: _role,
+}
