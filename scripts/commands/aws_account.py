@@ -3,13 +3,11 @@
 from collections.abc import Iterator
 
 from catalog.aws.machine import MachineWanted, look_at
-from catalog.aws.owned import Recorded
 from catalog.failures import explain
 from checks.diagnosis import Finding, Problem, explained
 from scripts.commands.aws import Aws, region_of
-from scripts.commands.deployed import engine_of, place_of
+from scripts.commands.deployed import place_of, recorded_of
 from scripts.commands.errors import CommandError
-from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.strays import account_of, refuse_others
 from settings import AwsMachine, Settings
 from settings.stack import SSH_PORT
@@ -42,16 +40,20 @@ def look_at_account(stack: str, settings: Settings) -> Iterator[tuple[Finding, b
 
 def _unlisted(stack: str, settings: Settings, aws: Aws) -> Finding:
     """Whether the account has something of the stack that its state does not list."""
-    name, engine, said = "AWS bill", engine_of(stack), list[str]()
+    name, said = "AWS bill", list[str]()
     try:
-        recorded = engine.recorded() if isinstance(engine, PulumiEngine) else Recorded()
+        recorded = recorded_of(stack)
         found = account_of(stack, settings, aws).strays(recorded, said.append, removing=True)
     except CommandError as error:
         return Finding(name, f"not looked at: {str(error).splitlines()[0]}", skipped=True)
     if found.mine or recorded.pending:
         left = ", ".join(map(str, found.mine)) or f"{recorded.pending} steps in the state"
         change = f"scripts/up {stack} removes that and goes on; scripts/down {stack} removes it and the stack"
-        return Finding(name, "a killed run's rest", Problem(f"a run that was killed has left: {left}", change))
+        return Finding(
+            name,
+            "a killed run's rest",
+            Problem(f"a run that was killed, or is under way, has left: {left}", change),
+        )
     try:
         refuse_others(stack, found.others)
     except CommandError as error:

@@ -1,5 +1,6 @@
 """The engine that deployed a stack, for commands that look at one or remove it."""
 
+from catalog.aws.owned import Recorded
 from components.machine.aws.access import Place
 from rehearsal.stack_file import stack_file
 from scripts.commands.docker_state import DockerState
@@ -28,6 +29,12 @@ def place_of(stack: str) -> Place | None:
     """Where the stack's machine on AWS is, as its state has it, though its `up` may have failed later; or None."""
     engine = engine_of(stack)
     return engine.place() if isinstance(engine, PulumiEngine) else None
+
+
+def recorded_of(stack: str) -> Recorded:
+    """What the stack's state says of the account that it is made in; nothing where no engine has deployed it."""
+    engine = engine_of(stack)
+    return engine.recorded() if isinstance(engine, PulumiEngine) else Recorded()
 
 
 def outputs_of(stack: str) -> dict[str, object]:

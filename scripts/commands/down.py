@@ -13,7 +13,7 @@ from catalog.aws.owned import Recorded
 from components.machine.cleared import FolderOrder
 from components.machine.local_docker import local_docker_host
 from scripts.commands.aws import AwsStack, region_of, what_stays
-from scripts.commands.deployed import engine_of
+from scripts.commands.deployed import engine_of, recorded_of
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine
@@ -98,9 +98,8 @@ def _down_at_aws(stack: str, settings: Settings, machine: AwsMachine, purge: boo
             "put pulumi on PATH (www.pulumi.com/docs/install), then run this again",
         )
     account, removed = account_of(stack, settings, region_of(stack)), 0
-    before = Recorded()
+    before = recorded_of(stack)
     if isinstance(engine, PulumiEngine):
-        before = engine.recorded()
         removed = engine.settle(account, terminal.line, removing=True)
     with terminal.step(f"removing {stack} and its machine ({engine.name})") as step:
         removed += engine.down(Progress(terminal, step))

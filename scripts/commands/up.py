@@ -8,7 +8,6 @@ from pathlib import Path
 
 import requests
 
-from catalog.aws.owned import Recorded
 from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from catalog.models import SMOLLM2
 from checks import gate
@@ -21,7 +20,7 @@ from images.obtain import obtain
 from rehearsal.errors import RehearsalError
 from scripts.commands.aws import AwsStack, aws_stack
 from scripts.commands.capacity import deploy_somewhere
-from scripts.commands.deployed import engine_of
+from scripts.commands.deployed import engine_of, recorded_of
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
@@ -139,11 +138,9 @@ def settle_account(stack: AwsStack, settings: Settings, terminal: Terminal) -> N
     """
     engine = engine_of(stack.name)
     account = account_of(stack.name, settings, stack.aws)
-    recorded = Recorded()
     if isinstance(engine, PulumiEngine):
         engine.settle(account, terminal.line)
-        recorded = engine.recorded()
-    refuse_others(stack.name, account.strays(recorded, terminal.line).others)
+    refuse_others(stack.name, account.strays(recorded_of(stack.name), terminal.line).others)
 
 
 def forget_what_was_terminated(stack: AwsStack, terminal: Terminal) -> None:

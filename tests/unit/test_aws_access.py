@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from catalog.aws import owned
+from catalog.aws.owned import Recorded, Strays, Thing, strays
+from catalog.aws.tags import OWNER
 from components.machine import reach
 from components.machine.aws.access import GPU_VM, Place, require_session_programs, ssh_of_instance
 from components.machine.reach import AWAY, reach_program
@@ -23,7 +26,6 @@ from components.machine.ssh import Ssh
 from rehearsal import run as rehearsal
 from rehearsal.errors import RehearsalError
 from scripts.commands import down, places
-from scripts.commands.aws import Instance
 from scripts.commands.errors import CommandError
 from scripts.commands.places import NotMade, host_of
 from scripts.commands.pulumi_engine import PulumiEngine
@@ -238,6 +240,27 @@ def test_session_managers_programs_are_missed_by_name_before_anything_is_tried(
 # The commands
 
 
+@pytest.fixture
+def unlisted(monkeypatch: pytest.MonkeyPatch) -> list[Thing]:
+    """What the account has that no state lists; nobody is asked for it. Removed things leave the list."""
+    things: list[Thing] = []
+
+    class Account:
+        stack = "dev"
+
+        def strays(self, recorded: Recorded, *_: object, **__: object) -> Strays:
+            return strays(things, recorded)
+
+        def end(self, mine: Iterable[Thing], _: object) -> None:
+            for each in list(mine):
+                things.remove(each)
+
+    monkeypatch.setattr(down, "account_of", lambda *_: Account())
+    monkeypatch.setattr(down, "recorded_of", lambda _: Recorded(owner="ours"))
+    monkeypatch.setattr(down, "region_of", lambda _: None)
+    return things
+
+
 def state(*resources: Mapping[str, object]) -> Any:
     """A stack whose exported state has these resources."""
     deployment = {"resources": list(resources)}
@@ -289,6 +312,7 @@ def test_a_protected_stack_is_not_taken_down(monkeypatch: pytest.MonkeyPatch) ->
         down.main(["prod"])
 
 
+@pytest.mark.usefixtures("unlisted")
 def test_a_stack_is_taken_down_without_asking_its_machine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,6 +328,7 @@ def test_a_stack_is_taken_down_without_asking_its_machine(
     assert "a snapshot of the data volume (tag Stack=dev)\nstays on the bill: snap-1" in told
 
 
+@pytest.mark.usefixtures("unlisted")
 @pytest.mark.parametrize(("removed", "at_end"), [(70, "delete"), (70, "retain"), (0, "delete")])
 def test_where_a_machine_was_is_forgotten_with_it_and_the_rest_of_the_file_stays(
     removed: int, at_end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -316,12 +341,12 @@ def test_where_a_machine_was_is_forgotten_with_it_and_the_rest_of_the_file_stays
     monkeypatch.setattr(down, "stack_settings", lambda name: stack_settings(name, tmp_path))
     monkeypatch.setattr(down, "engine_of", lambda *_: SimpleNamespace(name="pulumi", down=lambda _: removed))
     monkeypatch.setattr(down, "what_stays", lambda _: [])
-    monkeypatch.setattr(down, "region_of", lambda _: SimpleNamespace(instance=lambda _: None))
     assert down.main(["gpu"]) == 0
     left = (tmp_path / "Pulumi.gpu.yaml").read_text()
     assert left == text.replace(placed, "")
 
 
+@pytest.mark.usefixtures("unlisted")
 def test_a_machine_that_could_not_be_removed_is_still_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,20 +370,29 @@ def test_without_a_cli_it_is_not_said_that_nothing_of_the_stack_is_at_aws(monkey
         down.main(["dev"])
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_machine_that_no_state_knows_is_named_and_not_passed_over(
-    there: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_machine_of_another_state_is_named_and_not_passed_over(
+    unlisted: list[Thing], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = Instance("i-0123456789abcdef0", "running", "g6.xlarge", "eu-central-1a") if there else None
     monkeypatch.setattr(down, "engine_of", lambda *_: SimpleNamespace(name="pulumi", down=lambda _: 0))
-    monkeypatch.setattr(down, "region_of", lambda _: SimpleNamespace(instance=lambda _: found))
     monkeypatch.setattr(down, "stack_settings", lambda _: settings())
-    if there:
-        with pytest.raises(CommandError, match=r"i-0123456789abcdef0 .*no state here knows it"):
-            down.main(["dev"])
-    else:
-        assert down.main(["dev"]) == 0
-        assert "nothing of dev was there" in "".join(capsys.readouterr())
+    assert down.main(["dev"]) == 0
+    assert "nothing of dev was there" in "".join(capsys.readouterr())
+    unlisted.append(Thing(owned.INSTANCE, "i-7", {OWNER: "another"}, "g6.xlarge, running"))
+    with pytest.raises(CommandError, match=r"in no state here: instance i-7 \(g6.xlarge, running\)"):
+        down.main(["dev"])
+    assert unlisted, "it was touched"
+
+
+def test_what_a_killed_runs_last_calls_have_made_goes_too_and_is_counted(
+    unlisted: list[Thing], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(down, "engine_of", lambda *_: SimpleNamespace(name="pulumi", down=lambda _: 2))
+    monkeypatch.setattr(down, "stack_settings", lambda _: settings())
+    monkeypatch.setattr(down, "what_stays", lambda _: [])
+    unlisted.append(Thing(owned.INSTANCE, "i-8", {OWNER: "ours"}))
+    assert down.main(["dev"]) == 0
+    assert not unlisted
+    assert "3 resources removed" in "".join(capsys.readouterr())
 
 
 def test_the_rehearsal_refuses_aws_in_one_line_before_anything_happens(tmp_path: Path) -> None:

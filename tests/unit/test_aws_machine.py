@@ -17,8 +17,11 @@ import pytest
 from aws_account.machine import read_machine
 from catalog.aws.account import Unanswered
 from catalog.aws.machine import Look, MachineFacts, MachineWanted, look_at
+from catalog.aws.owned import INSTANCE, Recorded
+from catalog.aws.tags import OWNER
 from checks.diagnosis import Problem
 from scripts.commands import aws_account, doctor
+from scripts.commands.aws import AwsStack
 from scripts.commands.aws_account import on_aws
 from scripts.commands.stacks import stack_settings
 from settings import AwsMachine
@@ -195,6 +198,8 @@ def test_what_the_account_does_not_say_is_no_problem() -> None:
 
 # With boto3
 
+OURS, ANOTHER = "this state's", "another's"
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -204,7 +209,16 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(doctor, "stack_settings", lambda name: stack_settings(name, tmp_path))
         monkeypatch.setattr(aws_account, "region_of", lambda name: again(tmp_path, name).aws)
         monkeypatch.setattr(aws_account, "place_of", lambda _: None)
+        monkeypatch.setattr(aws_account, "recorded_of", lambda _: _lists_all(again(tmp_path)))
         yield tmp_path
+
+
+def _lists_all(here: AwsStack) -> Recorded:
+    """A state that lists every instance there is."""
+    groups = here.aws.ec2.describe_instances()["Reservations"]
+    return Recorded(
+        frozenset((INSTANCE.type, each["InstanceId"]) for group in groups for each in group["Instances"])
+    )
 
 
 def test_the_stacks_machine_is_found_by_its_tags_in_any_state(project: Path) -> None:
@@ -245,6 +259,24 @@ def test_doctor_asks_the_account_first_and_not_a_machine_that_is_stopped(
     assert "skipped client's side: not looked at because of the AWS instance" in told
     assert told.count("cause: ") == 2, "the changed file of this test's outputs, and the stop"
     assert "machine.ssh" not in told
+
+
+@pytest.mark.parametrize("owner", [OURS, ANOTHER])
+def test_doctor_names_a_machine_that_no_state_lists_with_what_ends_it(
+    owner: str, project: Path, examined: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = again(project)
+    make_instance(here)
+    recorded = replace(_lists_all(here), owner=OURS)
+    left = make_instance(here)
+    here.aws.ec2.create_tags(Resources=[left], Tags=[{"Key": OWNER, "Value": owner}])
+    monkeypatch.setattr(aws_account, "recorded_of", lambda _: recorded)
+    monkeypatch.setattr(doctor, "run_on_machine", lambda *_: pytest.fail("there is nobody to ask"))
+    told = examined()
+    assert "problem AWS bill: " in told
+    (cause,) = [line for line in told.splitlines() if line.startswith("cause: ") and left in line]
+    assert ("a run that was killed" in cause) is (owner == OURS)
+    assert ("scripts/up gpu removes that" in told) is (owner == OURS)
 
 
 def test_doctor_says_that_an_account_could_not_be_asked_and_goes_on(
