@@ -57,7 +57,7 @@ def _unlisted(stack: str, settings: Settings, aws: Aws) -> Finding:
     try:
         refuse_others(stack, found.others)
     except CommandError as error:
-        return Finding(name, "not the stack's own alone", explained(str(error), str(error), ""))
+        return Finding(name, "more than the state lists", explained(str(error), str(error), ""))
     return Finding(name, "has nothing of the stack that its state does not list")
 
 
