@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from threading import Lock
 from typing import Any
 
 from aws_account.session import account_number, config, open_session
@@ -13,13 +14,16 @@ class Clients:
 
     def __init__(self, region: str, profile: str | None) -> None:
         self._session = open_session(profile, region)
+        # A session makes one client at a time; the clients themselves may be used by several threads.
+        self._making = Lock()
         self.number = account_number(self._session, region)
         """The account's twelve digits."""
         self.partition = self._session.get_partition_for_region(region)
         """The part of AWS that the region is in, as names of resources (ARN) have it."""
 
     def _client(self, service: str) -> Any:
-        return self._session.client(service, config=config())  # type: ignore[call-overload]
+        with self._making:
+            return self._session.client(service, config=config())  # type: ignore[call-overload]
 
     @cached_property
     def ec2(self) -> Any:

@@ -154,6 +154,10 @@ def _records(clients: Clients, sought: Sought) -> Iterator[Thing]:
     if sought.host is None:
         return
     tags = {each.detail: each.tags for each in _addresses(clients, sought)}
+    for group in _tagged(clients, sought, "describe_instances", "Reservations"):
+        for machine in group["Instances"]:
+            for door in machine.get("NetworkInterfaces", []):
+                tags |= {str(each["Ipv6Address"]): tags_on(machine) for each in door.get("Ipv6Addresses", [])}
     for zone in _zones(clients, sought.host):
         told = clients.route53.list_resource_record_sets(
             HostedZoneId=zone, StartRecordName=sought.host, StartRecordType="A", MaxItems="10"
