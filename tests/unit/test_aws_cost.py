@@ -60,6 +60,7 @@ def _asked_for(settings: Mapping[str, Any], arn: str) -> Mapping[str, Mapping[st
                 "cost": CostSettings.model_validate(settings),
                 "instance_id": pulumi.Output.from_input("i-0123456789abcdef0"),
                 "instance_arn": pulumi.Output.from_input(arn),
+                "tags": {},
             },
         )
 
