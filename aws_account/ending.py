@@ -40,8 +40,8 @@ def end(clients: Clients, thing: Thing) -> None:
 
 
 def _instance(clients: Clients, name: str) -> None:
-    (told,) = clients.ec2.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"]
-    if request := told.get("SpotInstanceRequestId"):
+    (answer,) = clients.ec2.describe_instances(InstanceIds=[name])["Reservations"][0]["Instances"]
+    if request := answer.get("SpotInstanceRequestId"):
         # A persistent request would start another one.
         clients.ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
     clients.ec2.modify_instance_attribute(InstanceId=name, DisableApiTermination={"Value": False})
@@ -50,30 +50,30 @@ def _instance(clients: Clients, name: str) -> None:
 
 
 def _address(clients: Clients, name: str) -> None:
-    (told,) = clients.ec2.describe_addresses(AllocationIds=[name])["Addresses"]
-    if association := told.get("AssociationId"):
+    (answer,) = clients.ec2.describe_addresses(AllocationIds=[name])["Addresses"]
+    if association := answer.get("AssociationId"):
         clients.ec2.disassociate_address(AssociationId=association)
     clients.ec2.release_address(AllocationId=name)
 
 
 def _gateway(clients: Clients, name: str) -> None:
-    (told,) = clients.ec2.describe_internet_gateways(InternetGatewayIds=[name])["InternetGateways"]
-    for each in told.get("Attachments", []):
+    (answer,) = clients.ec2.describe_internet_gateways(InternetGatewayIds=[name])["InternetGateways"]
+    for each in answer.get("Attachments", []):
         clients.ec2.detach_internet_gateway(InternetGatewayId=name, VpcId=each["VpcId"])
     clients.ec2.delete_internet_gateway(InternetGatewayId=name)
 
 
 def _routes(clients: Clients, name: str) -> None:
-    (told,) = clients.ec2.describe_route_tables(RouteTableIds=[name])["RouteTables"]
-    for each in told.get("Associations", []):
+    (answer,) = clients.ec2.describe_route_tables(RouteTableIds=[name])["RouteTables"]
+    for each in answer.get("Associations", []):
         if not each.get("Main"):
             clients.ec2.disassociate_route_table(AssociationId=each["RouteTableAssociationId"])
     clients.ec2.delete_route_table(RouteTableId=name)
 
 
 def _profile(clients: Clients, name: str) -> None:
-    told = clients.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
-    for role in told["Roles"]:
+    answer = clients.iam.get_instance_profile(InstanceProfileName=name)["InstanceProfile"]
+    for role in answer["Roles"]:
         clients.iam.remove_role_from_instance_profile(InstanceProfileName=name, RoleName=role["RoleName"])
     clients.iam.delete_instance_profile(InstanceProfileName=name)
 
@@ -88,10 +88,10 @@ def _role(clients: Clients, name: str) -> None:
 
 def _record(clients: Clients, name: str) -> None:
     zone, host, kind = name.split("_")
-    told = clients.route53.list_resource_record_sets(
+    answer = clients.route53.list_resource_record_sets(
         HostedZoneId=zone, StartRecordName=host, StartRecordType=kind, MaxItems="1"
     )
-    for each in told["ResourceRecordSets"]:
+    for each in answer["ResourceRecordSets"]:
         if each["Name"].rstrip(".") == host and each["Type"] == kind:
             batch: Any = {"Changes": [{"Action": "DELETE", "ResourceRecordSet": each}]}
             clients.route53.change_resource_record_sets(HostedZoneId=zone, ChangeBatch=batch)

@@ -143,8 +143,8 @@ def _budgets(clients: Clients, sought: Sought) -> Iterator[Thing]:
         for name in (each["BudgetName"] for each in page.get("Budgets", [])):
             if name.startswith(NAMES):
                 arn = f"arn:{clients.partition}:budgets::{clients.number}:budget/{name}"
-                told = clients.budgets.list_tags_for_resource(ResourceARN=arn)
-                tagged = {"Tags": told.get("ResourceTags", [])}
+                answer = clients.budgets.list_tags_for_resource(ResourceARN=arn)
+                tagged = {"Tags": answer.get("ResourceTags", [])}
                 if belongs_to(sought.stack, tagged):
                     yield Thing(owned.BUDGET, f"{clients.number}:{name}", tags_on(tagged))
 
@@ -159,10 +159,10 @@ def _records(clients: Clients, sought: Sought) -> Iterator[Thing]:
             for door in machine.get("NetworkInterfaces", []):
                 tags |= {str(each["Ipv6Address"]): tags_on(machine) for each in door.get("Ipv6Addresses", [])}
     for zone in _zones(clients, sought.host):
-        told = clients.route53.list_resource_record_sets(
+        answer = clients.route53.list_resource_record_sets(
             HostedZoneId=zone, StartRecordName=sought.host, StartRecordType="A", MaxItems="10"
         )
-        for each in told["ResourceRecordSets"]:
+        for each in answer["ResourceRecordSets"]:
             values = [str(value["Value"]) for value in each.get("ResourceRecords", [])]
             if each["Name"].rstrip(".") == sought.host and len(values) == 1 and values[0] in tags:
                 identity = f"{zone}_{sought.host}_{each['Type']}"

@@ -33,7 +33,7 @@ CONTAINER, ENGINE, GATE = "inference-vllm", "engine-starts", "readiness-gate"
 
 STEPS: Sequence[tuple[str, str]] = (
     # A provider is configured when the account was asked, and takes no time itself.
-    ("AWS account asked", f"{ACCOUNT}|vm-aws|vm-instance-aws"),
+    ("AWS account asked", f"{ACCOUNT}|vm-owner|vm-aws|vm-instance-aws"),
     ("keys made", "keys-.*"),
     ("network made", "vm-network-.*|getSubnet .*"),
     ("zone looked up", "getZone .*"),

@@ -36,6 +36,8 @@ from scripts.commands.strays import StackAccount, settle
 from settings import NAMESPACE, value_of
 
 LOCK_PATIENCE_SECONDS = 1800
+REMINDER_SECONDS = 60
+"""How often whoever waits for another run is reminded of it."""
 
 UUID = "random:index/randomUuid:RandomUuid"
 INSTANCE = "aws:ec2/instance:Instance"
@@ -283,7 +285,7 @@ class PulumiEngine:
 
         CommandError where that cannot be told from here: the holder may be on another computer, or in a container.
         """
-        begin = time.monotonic()
+        begin = said = time.monotonic()
         while locks := self._locks():
             here = Run.here()
             verdicts = {lock: judge(lock, self._note, here) for lock in locks}
@@ -297,7 +299,10 @@ class PulumiEngine:
                 return
             if time.monotonic() - begin > LOCK_PATIENCE_SECONDS:
                 raise CommandError(f"another run of this stack ({lives[0]}) does not end; stop it first")
-            say(f"waiting for another run of this stack ({lives[0]}) to end")
+            now = time.monotonic()
+            if said == begin or now - said > REMINDER_SECONDS:
+                say(f"waiting for another run of this stack ({lives[0]}) to end")
+                said = now
             time.sleep(2)
 
     @property

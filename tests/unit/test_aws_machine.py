@@ -287,6 +287,7 @@ def test_doctor_says_that_an_account_could_not_be_asked_and_goes_on(
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(project / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(project / "none"))
+    monkeypatch.setenv("HOME", str(project / "without an SSH key"))
     told = examined()
     assert "skipped AWS account: could not be asked: there are no AWS credentials" in told
     assert "to have it asked: log in" in told
