@@ -34,19 +34,23 @@ class Known:
     """What a stack's state holds of Docker: ids of its resources, and the data folders on their labels.
 
     owner: what tells the stack from another one of its name (components.machine.Machine); None: no state has it.
+    pending: how many steps a run was at when it was killed.
     """
 
     ids: frozenset[str] = frozenset()
     data_dirs: frozenset[str] = frozenset()
     owner: str | None = None
+    pending: int = 0
 
     @classmethod
-    def from_inputs(cls, made: Iterable[tuple[str, Mapping[str, Any]]], owner: str | None) -> "Known":
+    def from_inputs(
+        cls, made: Iterable[tuple[str, Mapping[str, Any]]], owner: str | None, pending: int = 0
+    ) -> "Known":
         """From the id and the inputs of each of Docker's resources."""
         items = list(made)
         labels = [label for _, inputs in items for label in inputs.get("labels", [])]
         folders = (label["value"] for label in labels if label["label"] == DATA_LABEL)
-        return cls(frozenset(identity for identity, _ in items), frozenset(folders), owner)
+        return cls(frozenset(identity for identity, _ in items), frozenset(folders), owner, pending)
 
 
 class Engine(Protocol):

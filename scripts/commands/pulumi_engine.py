@@ -67,6 +67,8 @@ class PulumiEngine:
         if known is None:
             self._stack(create=True)
         self._wait_for_lock(progress.say)
+        if known and known.pending:
+            self._forget_pending()
         refresh = self._take_over(known or Known(), progress.say)
         try:
             self._change(["up", *_QUIETLY, *(["--refresh"] if refresh else [])], progress)
@@ -120,7 +122,10 @@ class PulumiEngine:
         if self._known() is None:
             return 0
         self._wait_for_lock(progress.say)
-        left = self.here.remove_unknown((self._known() or Known()).ids, progress.say) if self.here else 0
+        known = self._known() or Known()
+        if known.pending:
+            self._forget_pending()
+        left = self.here.remove_unknown(known.ids, progress.say) if self.here else 0
         self._change(["destroy", *_QUIETLY], progress)
         return left + self._last_changes().get("delete", 0)
 
@@ -143,14 +148,9 @@ class PulumiEngine:
 
     def abandon(self) -> int:
         """See Engine. What is anywhere but in the state is on the machine, and went with it."""
-        stack = self._stack(create=False)
-        if stack is None:
-            return 0
-        state = stack.export_stack()
-        resources = (state.deployment or {}).get("resources", [])
-        if state.deployment and resources:
-            empty = {**state.deployment, "resources": [], "pending_operations": []}
-            stack.import_stack(automation.Deployment(version=state.version, deployment=empty))
+        resources = (self._export() or {}).get("resources", [])
+        if resources:
+            self._rewrite(resources=[])
         return len(resources)
 
     def forget_machine(self) -> int:
@@ -158,32 +158,16 @@ class PulumiEngine:
 
         Data volume, address and name stay, for the one that the next `up` makes.
         """
-        stack = self._stack(create=False)
-        if stack is None:
-            return 0
-        state = stack.export_stack()
-        left = without_instance((state.deployment or {}).get("resources", []))
-        gone = len((state.deployment or {}).get("resources", [])) - len(left)
-        if state.deployment and gone:
-            deployment = {**state.deployment, "resources": left, "pending_operations": []}
-            stack.import_stack(automation.Deployment(version=state.version, deployment=deployment))
-        return gone
+        resources = (self._export() or {}).get("resources", [])
+        left = without_instance(resources)
+        if len(left) < len(resources):
+            self._rewrite(resources=left)
+        return len(resources) - len(left)
 
     def keep_secret(self, name: str, value: str) -> None:
         """Encrypts a setting into the stack's file. The value is no argument, which every user could read."""
         self._stack(create=True)
-        words = ["config", "set", "--secret", "--non-interactive", "--stack", self._name, f"{NAMESPACE}:{name}"]
-        done = subprocess.run(
-            [self._cli.command, *words],
-            cwd=PROJECT,
-            env={**os.environ, **self._environment},
-            input=value,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise CommandError(f"Pulumi cannot keep {name} for the stack {self._name}: {done.stderr.strip()}")
+        self._feed(f"cannot keep {name}", value, "config", "set", "--secret", f"{NAMESPACE}:{name}")
 
     def forget(self) -> None:
         """Removes the empty stack and its history, not its file."""
@@ -257,7 +241,8 @@ class PulumiEngine:
             for item in resources
             if str(item["type"]).startswith("docker:index/") and item.get("id")
         )
-        return Known.from_inputs(made, owners[0] if owners else None)
+        pending = deployment.get("pending_operations") or []
+        return Known.from_inputs(made, owners[0] if owners else None, len(pending))
 
     def _export(self) -> dict[str, Any] | None:
         """The state without its secrets; None where there is no such stack."""
@@ -269,16 +254,31 @@ class PulumiEngine:
             raise CommandError(f"Pulumi cannot open the stack {self._name}: {error}") from None
 
     def _forget_pending(self) -> None:
-        """Takes the marks of steps that no run is at any more out of the state. It fails where one is."""
-        stack = self._stack(create=False)
-        if stack is None:
-            return
-        state = stack.export_stack()
-        try:
-            settled = {**(state.deployment or {}), "pending_operations": []}
-            stack.import_stack(automation.Deployment(version=state.version, deployment=settled))
-        except automation.CommandError as error:
-            raise CommandError(f"the state of {self._name} cannot be settled: {error}") from None
+        """Takes the marks of steps that no run is at any more out of the state."""
+        self._rewrite()
+
+    def _rewrite(self, **changed: Any) -> None:
+        """Replaces parts of the state, whose secrets stay encrypted. CommandError where a run is changing it.
+
+        The marks of what a killed run was at go with every rewriting: Pulumi takes them for steps under way.
+        """
+        state = json.loads(self._run("stack", "export"))
+        state["deployment"] = {**(state["deployment"] or {}), "pending_operations": [], **changed}
+        self._feed("cannot correct the state", json.dumps(state), "stack", "import")
+
+    def _feed(self, failed: str, value: str, *words: str) -> None:
+        """Has the CLI read a value, which is no argument: every user could read those. failed: for the error."""
+        done = subprocess.run(
+            [self._cli.command, *words, "--non-interactive", "--stack", self._name],
+            cwd=PROJECT,
+            env={**os.environ, **self._environment},
+            input=value,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise CommandError(f"Pulumi {failed} of the stack {self._name}: {done.stderr.strip()}")
 
     def _wait_for_lock(self, say: Say) -> None:
         """Waits for another run that lives; breaks the lock of one that is gone for certain (file backend only).

@@ -64,6 +64,7 @@ def test_an_up_after_killed_ones_ends_with_one_engine_one_edge_and_an_answer(pul
     )
     assert names == sorted([pulumi_stack.engine, pulumi_stack.edge])
     assert len(docker_client().networks.list(filters=label)) == 1
+    assert not json.loads(pulumi_stack.pulumi("stack", "export").stdout)["deployment"].get("pending_operations")
     body = pulumi_stack.chat("What is the capital of France?", max_tokens=24)
     answer = pulumi_stack.ask("POST", "/v1/chat/completions", key=pulumi_stack.key(), body=body)
     assert "Paris" in answer.json()["choices"][0]["message"]["content"]

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,11 @@ from rehearsal.errors import RehearsalError
 from rehearsal.state import exclusive
 from scripts.commands import pulumi_engine
 from scripts.commands.errors import CommandError
+from scripts.commands.progress import Progress
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.pulumi_lock import INITIAL_PIDS, Lock, Run, judge, noted
+from scripts.commands.terminal import Terminal
+from tests.conftest import PROJECT
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand
@@ -208,6 +212,44 @@ def test_the_lock_of_a_killed_run_of_this_checkout_is_broken(backend: Backend, d
 def test_without_a_lock_nothing_is_asked_of_the_cli(backend: Backend) -> None:
     backend.engine._wait_for_lock(lambda _: None)
     assert backend.cli.calls == []
+
+
+# What a killed run has left in the state
+
+STATE_CLI = """
+case "$1 $2" in
+    "version "*) echo v3.999.0 ;;
+    "stack export") cat "$STATE" ;;
+    "stack import") cat >"$STATE" ;;
+    "stack history") echo "[]" ;;
+    *) echo "{}" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("change", ["up", "down"])
+def test_the_marks_of_a_killed_runs_steps_are_taken_out_of_the_state_and_nothing_else(
+    backend: Backend, change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(PROJECT / "Pulumi.yaml", tmp_path)
+    shutil.copy(PROJECT / "Pulumi.local.yaml", tmp_path / "Pulumi.gpu1.yaml")
+    container = {"type": "docker:index/container:Container", "id": "c1", "urn": "urn::edge-haproxy"}
+    mark = {"type": "creating", "resource": {**container, "id": ""}}
+    path = tmp_path / "state.json"
+    path.write_text(
+        json.dumps({"version": 3, "deployment": {"resources": [container], "pending_operations": [mark]}})
+    )
+    monkeypatch.setenv("STATE", str(path))
+    backend.cli.add("pulumi", STATE_CLI)
+    terminal = Terminal()
+    with terminal.step("at work") as step:
+        getattr(backend.engine, change)(Progress(terminal, step))
+    deployment = json.loads(path.read_text())["deployment"]
+    assert deployment["pending_operations"] == []
+    assert deployment["resources"] == [container]
+    words = [call[1] for call in backend.cli.calls]
+    (imported,) = (n for n, call in enumerate(backend.cli.calls) if call[1:3] == ["stack", "import"])
+    assert imported < words.index({"up": "up", "down": "destroy"}[change]), "before the change"
 
 
 # The rehearsal
