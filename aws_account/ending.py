@@ -1,16 +1,17 @@
-"""Removes single things from an account, and waits until they are gone. See `catalog.aws.owned`."""
+"""Removes single things and parts from an account, and waits until they are gone. See `catalog.aws.owned`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from aws_account.clients import Clients
 from catalog.aws import owned
-from catalog.aws.owned import Kind, Thing
+from catalog.aws.owned import Kind, Part, Thing
 
 IN_USE_SECONDS = 180
 """How long what still uses a thing is waited for. An instance is gone minutes before its network interface."""
@@ -29,14 +30,32 @@ def end(clients: Clients, thing: Thing) -> None:
         try:
             _END[thing.kind](clients, thing.id)
         except ClientError as error:
-            code = str(error.response["Error"]["Code"])
-            if "NotFound" in code or code.startswith("NoSuchEntity"):
+            code = _code(error)
+            if _is_gone(code):
                 return
             if code not in _IN_USE or time.monotonic() > deadline:
                 raise
             time.sleep(_PAUSE_SECONDS)
         else:
             return
+
+
+def undo(clients: Clients, part: Part) -> bool:
+    """Removes a part from what it belongs to; whether it was there. ClientError where AWS refuses."""
+    try:
+        return _UNDO.get(part.type, _nothing)(clients, part.inputs)
+    except ClientError as error:
+        if _is_gone(_code(error)):
+            return False
+        raise
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response["Error"]["Code"])
+
+
+def _is_gone(code: str) -> bool:
+    return "NotFound" in code or code.startswith("NoSuchEntity")
 
 
 def _instance(clients: Clients, name: str) -> None:
@@ -123,3 +142,65 @@ _END: Mapping[Kind, Callable[[Clients, str], Any]] = {
     owned.PROFILE: _profile,
     owned.ROLE: _role,
 }
+
+
+def _rule(clients: Clients, inputs: Mapping[str, Any], *, egress: bool) -> bool:
+    group = inputs["securityGroupId"]
+    names = {"ipProtocol": "IpProtocol", "cidrIpv4": "CidrIpv4", "cidrIpv6": "CidrIpv6"}
+    names |= {"fromPort": "FromPort", "toPort": "ToPort"}
+    pages = clients.ec2.get_paginator("describe_security_group_rules")
+    rules = [
+        each["SecurityGroupRuleId"]
+        for page in pages.paginate(Filters=[{"Name": "group-id", "Values": [group]}])
+        for each in page["SecurityGroupRules"]
+        if each["IsEgress"] is egress and all(each.get(there) == inputs.get(here) for here, there in names.items())
+    ]
+    if rules and egress:
+        clients.ec2.revoke_security_group_egress(GroupId=group, SecurityGroupRuleIds=rules)
+    elif rules:
+        clients.ec2.revoke_security_group_ingress(GroupId=group, SecurityGroupRuleIds=rules)
+    return bool(rules)
+
+
+def _route(clients: Clients, inputs: Mapping[str, Any]) -> bool:
+    names = {
+        "destinationCidrBlock": "DestinationCidrBlock",
+        "destinationIpv6CidrBlock": "DestinationIpv6CidrBlock",
+    }
+    destination = {theirs: inputs[ours] for ours, theirs in names.items() if ours in inputs}
+    clients.ec2.delete_route(RouteTableId=inputs["routeTableId"], **destination)
+    return True
+
+
+def _routed(clients: Clients, inputs: Mapping[str, Any]) -> bool:
+    (table,) = clients.ec2.describe_route_tables(RouteTableIds=[inputs["routeTableId"]])["RouteTables"]
+    found = [each for each in table.get("Associations", []) if each.get("SubnetId") == inputs["subnetId"]]
+    for each in found:
+        clients.ec2.disassociate_route_table(AssociationId=each["RouteTableAssociationId"])
+    return bool(found)
+
+
+def _policy(clients: Clients, inputs: Mapping[str, Any]) -> bool:
+    clients.iam.delete_role_policy(RoleName=inputs["role"], PolicyName=inputs["name"])
+    return True
+
+
+def _attached_policy(clients: Clients, inputs: Mapping[str, Any]) -> bool:
+    clients.iam.detach_role_policy(RoleName=inputs["role"], PolicyArn=inputs["policyArn"])
+    return True
+
+
+def _nothing(_: Clients, __: Mapping[str, Any]) -> bool:
+    """The provider takes over an address or a volume that is where it is to be, and frees it before it goes."""
+    return False
+
+
+_UNDO: Mapping[str, Callable[[Clients, Mapping[str, Any]], bool]] = {
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": partial(_rule, egress=False),
+    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": partial(_rule, egress=True),
+    "aws:ec2/route:Route": _route,
+    "aws:ec2/routeTableAssociation:RouteTableAssociation": _routed,
+    "aws:iam/rolePolicy:RolePolicy": _policy,
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment": _attached_policy,
+}
+"""Made twice, a rule, a route or an association is refused; a role with policies cannot be removed."""

@@ -66,6 +66,17 @@ PARTS: Mapping[str, Kind] = {
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part that a killed run was making. It has no tags; what it is a part of may be in the state."""
+
+    type: str
+    name: str
+    """The program's name for it."""
+    inputs: Mapping[str, Any]
+    """What it was to be, as Pulumi has it."""
+
+
+@dataclass(frozen=True)
 class Thing:
     """Something in an account that has a stack's tags. id: as Pulumi has it."""
 
@@ -87,6 +98,8 @@ class Recorded:
     """Type and id of each resource."""
     creating: frozenset[str] = frozenset()
     """Types of the resources that a run was making when it was killed."""
+    parts: Sequence[Part] = ()
+    """The parts among these."""
     pending: int = 0
     """How many steps of any kind a run was at when it was killed."""
     owner: str | None = None
@@ -97,6 +110,7 @@ class Recorded:
         """From a state as Pulumi exports it."""
         resources = deployment.get("resources") or []
         pending = deployment.get("pending_operations") or []
+        creating = [each["resource"] for each in pending if each["type"] == "creating"]
         owners = [
             str(each["outputs"]["result"])
             for each in resources
@@ -104,7 +118,12 @@ class Recorded:
         ]
         return cls(
             frozenset((str(each["type"]), str(each["id"])) for each in resources if each.get("id")),
-            frozenset(str(each["resource"]["type"]) for each in pending if each["type"] == "creating"),
+            frozenset(str(each["type"]) for each in creating),
+            tuple(
+                Part(str(each["type"]), str(each["urn"]).rpartition("::")[2], each.get("inputs") or {})
+                for each in creating
+                if each["type"] in PARTS
+            ),
             len(pending),
             owners[0] if owners else None,
         )

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from catalog.aws.owned import KINDS, RECORD, Recorded, Strays, Thing, strays
+from catalog.aws.owned import KINDS, PARTS, RECORD, Part, Recorded, Strays, Thing, strays
 from scripts.commands.aws import Aws, asking
 from scripts.commands.errors import CommandError, failure
 from settings import Settings
@@ -62,6 +62,21 @@ class StackAccount:
             with _reached(), asking(f"to remove {thing}", f"to remove a {thing.kind.words}"):
                 end(self._clients(), thing)
 
+    def undo(self, parts: Iterable[Part], say: Say) -> int:
+        """Removes these parts from what they belong to; how many were there. CommandError where AWS refuses."""
+        from aws_account.ending import undo  # noqa: PLC0415
+
+        there = 0
+        for part in parts:
+            with (
+                _reached(),
+                asking(f"to remove {part.name}", f"to remove what {PARTS[part.type].words}s consist of"),
+            ):
+                if undo(self._clients(), part):
+                    there += 1
+                    say(f"removed {part.name}: a run was killed making it, and no state lists it")
+        return there
+
     def _clients(self) -> Clients:
         from aws_account.clients import Clients  # noqa: PLC0415
 
@@ -101,8 +116,9 @@ def settle(
             f"cause: another run is changing {account.stack} right now\nchange: let it end, then run this again"
         )
     mine = strays([*things.mine, *things.others], replace(now, creating=before.creating)).mine
+    parts = account.undo(before.parts, say)
     account.end(mine, say)
-    return len(mine)
+    return parts + len(mine)
 
 
 def refuse_others(stack: str, others: Sequence[Thing]) -> None:

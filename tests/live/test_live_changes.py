@@ -29,6 +29,8 @@ ANOTHER = "127.0.0.4"
 REQUESTS = 200
 """Sent from the beginning of a change on, at the least."""
 STREAM_TOKENS = 250
+PAUSE_SECONDS = 0.05
+"""Between two requests of a thread: without it, the load takes the cores that the change and the streams need."""
 
 
 # A thread of the load that ends early must not pass for one that has seen nothing wrong.
@@ -46,7 +48,7 @@ class Sent:
 
 
 class Load:
-    """Requests without a pause: over fresh connections, over kept ones (httpx, as `openai` does), completions."""
+    """Requests all the time: over fresh connections, over kept ones (httpx, as `openai` does), completions."""
 
     def __init__(self, deployment: Deployment, client: str, source: str) -> None:
         self._deployment, self._key, self._source = deployment, deployment.key(client), source
@@ -84,6 +86,7 @@ class Load:
         except (OSError, http.client.HTTPException, httpx.HTTPError) as error:
             outcome, generation = repr(error), ""
         self._sent.append(Sent(how, outcome, generation, time.monotonic()))
+        self._stop.wait(PAUSE_SECONDS)
 
     def _fresh(self) -> None:
         def ask() -> tuple[int, str]:

@@ -17,7 +17,7 @@ from aws_account.clients import Clients
 from aws_account.ending import _END, end
 from aws_account.finding import _FIND, Sought, find
 from catalog.aws import owned
-from catalog.aws.owned import KINDS, Kind, Recorded, Strays, Thing, strays
+from catalog.aws.owned import KINDS, Kind, Part, Recorded, Strays, Thing, strays
 from catalog.aws.tags import OWNER, tags_of
 from components.machine.aws.cost import stop_policy
 from scripts.commands.aws import Aws
@@ -329,6 +329,87 @@ def test_a_machine_that_a_killed_run_made_is_removed_with_a_line_and_the_other_s
     assert state.forgotten == 1
     (line,) = said
     assert left in line
+
+
+def _group_rule(egress: bool, **inputs: Any) -> Part:
+    way = "Egress" if egress else "Ingress"
+    inputs = {"ipProtocol": "tcp", "fromPort": 443, "toPort": 443, **inputs}
+    return Part(f"aws:vpc/securityGroup{way}Rule:SecurityGroup{way}Rule", "vm-firewall-one", inputs)
+
+
+def test_a_part_that_a_killed_run_was_making_is_removed_from_what_the_state_lists_and_no_other_part(
+    clients: Clients, gpu: StackAccount
+) -> None:
+    ec2, iam = clients.ec2, clients.iam
+    made, attached = Maker(clients).all(), ("arn:aws:iam::aws:policy/One", "arn:aws:iam::aws:policy/Two")
+    group, table, role = (made[kind] for kind in (owned.GROUP, owned.ROUTES, owned.ROLE))
+    for port in (443, 444):
+        rule = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port}
+        for change in (ec2.authorize_security_group_ingress, ec2.authorize_security_group_egress):
+            change(
+                GroupId=group,
+                IpPermissions=[
+                    {
+                        **rule,
+                        "IpRanges": [{"CidrIp": "192.0.2.1/32", "Description": "d"}, {"CidrIp": "192.0.2.2/32"}],
+                        "Ipv6Ranges": [{"CidrIpv6": "2001:db8::/32"}],
+                    }
+                ],
+            )
+    for net in ("0.0.0.0/0", "192.0.2.0/24"):
+        ec2.create_route(RouteTableId=table, DestinationCidrBlock=net, GatewayId=made[owned.GATEWAY])
+    for arn in attached:
+        iam.create_policy(PolicyName=arn.rpartition("/")[2], PolicyDocument=stop_policy(ARN))
+    own = [f"arn:aws:iam::{clients.number}:policy/{arn.rpartition('/')[2]}" for arn in attached]
+    for arn in own:
+        iam.attach_role_policy(RoleName=role, PolicyArn=arn)
+    iam.put_role_policy(RoleName=role, PolicyName="q", PolicyDocument=stop_policy(ARN))
+    parts = (
+        _group_rule(False, securityGroupId=group, cidrIpv4="192.0.2.1/32", description="d"),
+        _group_rule(True, securityGroupId=group, cidrIpv6="2001:db8::/32"),
+        Part(
+            "aws:ec2/route:Route", "vm-network-route", {"routeTableId": table, "destinationCidrBlock": "0.0.0.0/0"}
+        ),
+        Part(
+            "aws:ec2/routeTableAssociation:RouteTableAssociation",
+            "vm-network-routed",
+            {"routeTableId": table, "subnetId": made[owned.SUBNET]},
+        ),
+        Part("aws:iam/rolePolicy:RolePolicy", "vm-identity-proof", {"role": role, "name": "q"}),
+        Part(
+            "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+            "vm-identity-ssm",
+            {"role": role, "policyArn": own[0]},
+        ),
+        # Its call had not been made yet.
+        Part("aws:iam/rolePolicy:RolePolicy", "vm-identity-none", {"role": role, "name": "none"}),
+        Part(
+            "aws:ec2/volumeAttachment:VolumeAttachment", "vm-storage-attachment", {"volumeId": made[owned.VOLUME]}
+        ),
+    )
+    listed = frozenset((kind.type, name) for kind, name in made.items())
+    said: list[str] = []
+    state = State(Recorded(listed, frozenset(part.type for part in parts), parts, len(parts), OURS))
+    assert settle(gpu, state.read, state.forget, said.append) == 6
+    assert {line.split()[1].rstrip(":") for line in said} == {part.name for part in parts[:6]}
+    rules = [
+        (each["IsEgress"], each["FromPort"], each.get("CidrIpv4") or each.get("CidrIpv6"))
+        for each in ec2.describe_security_group_rules(Filters=[{"Name": "group-id", "Values": [group]}])[
+            "SecurityGroupRules"
+        ]
+        if each["IpProtocol"] == "tcp"
+    ]
+    addresses = ("192.0.2.1/32", "192.0.2.2/32", "2001:db8::/32")
+    all_rules = {(egress, port, net) for egress in (False, True) for port in (443, 444) for net in addresses}
+    assert set(rules) == all_rules - {(False, 443, "192.0.2.1/32"), (True, 443, "2001:db8::/32")}
+    (routes,) = ec2.describe_route_tables(RouteTableIds=[table])["RouteTables"]
+    assert "0.0.0.0/0" not in {each["DestinationCidrBlock"] for each in routes["Routes"]}
+    assert "192.0.2.0/24" in {each["DestinationCidrBlock"] for each in routes["Routes"]}
+    assert not routes["Associations"]
+    assert iam.list_role_policies(RoleName=role)["PolicyNames"] == ["p"]
+    assert [
+        each["PolicyArn"] for each in iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"]
+    ] == own[1:]
 
 
 def test_nothing_is_touched_where_all_is_listed(clients: Clients, gpu: StackAccount) -> None:
