@@ -157,9 +157,11 @@ AWS: tuple[Failure, ...] = (
     Failure(
         "aws-unreachable",
         r"Could not connect to the endpoint URL: |Connect timeout on endpoint URL: "
-        r"|lookup \S+\.amazonaws\.com\S*: no such host",
-        "AWS cannot be reached from this computer, or has no region of this name",
-        "check this computer's way out, and aws:region in the stack's file",
+        r"|lookup \S+\.amazonaws\.com\S*: no such host"
+        r"|^(?!.*\bacme: ).*operation error [\w ]+: \w+, .*\brequest send failed\b",
+        "the connection between this computer and AWS broke, or AWS has no region of this name",
+        "check this computer's internet connection, and aws:region in the stack's file; then run scripts/up again, "
+        "which first removes what AWS had made and could not report",
         passing=True,
     ),
 )

@@ -51,8 +51,8 @@ def _unlisted(stack: str, settings: Settings, aws: Aws) -> Finding:
         change = f"scripts/up {stack} removes that and goes on; scripts/down {stack} removes it and the stack"
         return Finding(
             name,
-            "a killed run's rest",
-            Problem(f"a run that was killed, or is under way, has left: {left}", change),
+            "what an interrupted run left",
+            Problem(f"a run that was interrupted, or is under way, has left: {left}", change),
         )
     try:
         refuse_others(stack, found.others)

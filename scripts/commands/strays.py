@@ -58,7 +58,7 @@ class StackAccount:
         from aws_account.ending import end  # noqa: PLC0415
 
         for thing in things:
-            say(f"removing {thing}: a run that was killed made it, and no state lists it")
+            say(f"removing {thing}: an interrupted run made it, and no state lists it")
             with _reached(), asking(f"to remove {thing}", f"to remove a {thing.kind.words}"):
                 end(self._clients(), thing)
 
@@ -74,7 +74,7 @@ class StackAccount:
             ):
                 if undo(self._clients(), part):
                     there += 1
-                    say(f"removed {part.name}: a run was killed making it, and no state lists it")
+                    say(f"removed {part.name}: an interrupted run made it, and no state lists it")
         return there
 
     def _clients(self) -> Clients:

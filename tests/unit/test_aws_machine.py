@@ -275,7 +275,7 @@ def test_doctor_names_a_machine_that_no_state_lists_with_what_ends_it(
     told = examined()
     assert "problem AWS bill: " in told
     (cause,) = [line for line in told.splitlines() if line.startswith("cause: ") and left in line]
-    assert ("a run that was killed" in cause) is (owner == OURS)
+    assert ("a run that was interrupted" in cause) is (owner == OURS)
     assert ("scripts/up gpu removes that" in told) is (owner == OURS)
 
 
