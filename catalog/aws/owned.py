@@ -137,6 +137,21 @@ class Strays:
     """Made by a run of this very state, so to be removed; in the order in which they can be."""
     others: Sequence[Thing]
     """Of another state of that name, of an older version, or kept on purpose."""
+    gone: frozenset[tuple[str, str]] = frozenset()
+    """Type and id of what the state lists, and the account has not."""
+
+
+def gone(things: Iterable[Thing], recorded: Recorded, asked: Iterable[Kind]) -> frozenset[tuple[str, str]]:
+    """What the state lists of the kinds that were asked for, and the account has not.
+
+    Nothing where the account has none of what the state lists: then the credentials may be another account's. Nor
+    an instance, which takes more with it than itself.
+    """
+    there = {(each.kind.type, each.id) for each in things}
+    types = {kind.type for kind in asked if kind != INSTANCE}
+    if not there & recorded.ids:
+        return frozenset()
+    return frozenset(each for each in recorded.ids - there if each[0] in types)
 
 
 def strays(things: Iterable[Thing], recorded: Recorded) -> Strays:

@@ -160,8 +160,8 @@ AWS: tuple[Failure, ...] = (
         r"|lookup \S+\.amazonaws\.com\S*: no such host"
         r"|^(?!.*\bacme: ).*operation error [\w ]+: \w+, .*\brequest send failed\b",
         "the connection between this computer and AWS broke, or AWS has no region of this name",
-        "check this computer's internet connection, and aws:region in the stack's file; then run scripts/up again, "
-        "which first removes what AWS had made and could not report",
+        "check this computer's internet connection, and aws:region in the stack's file; then run scripts/up "
+        "again, which first removes what AWS had made and could not report",
         passing=True,
     ),
 )

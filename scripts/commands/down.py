@@ -100,7 +100,7 @@ def _down_at_aws(stack: str, settings: Settings, machine: AwsMachine, purge: boo
     account, removed = account_of(stack, settings, region_of(stack)), 0
     before = recorded_of(stack)
     if isinstance(engine, PulumiEngine):
-        removed = engine.settle(account, terminal.line, removing=True)
+        removed = engine.settle(account, terminal.line, removing=True).removed
     with terminal.step(f"removing {stack} and its machine ({engine.name})") as step:
         removed += engine.down(Progress(terminal, step))
     removed += _end_what_came_late(account, before, terminal)

@@ -10,7 +10,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -32,7 +32,7 @@ from scripts.commands.pulumi_cli import workspace_environment
 from scripts.commands.pulumi_events import Following
 from scripts.commands.pulumi_lock import Lock, Run, judge, noted, refusal
 from scripts.commands.stacks import PROJECT
-from scripts.commands.strays import StackAccount, settle
+from scripts.commands.strays import Settled, StackAccount, settle
 from settings import NAMESPACE, value_of
 
 LOCK_PATIENCE_SECONDS = 1800
@@ -133,12 +133,16 @@ class PulumiEngine:
         """What the state says of an AWS account, and of steps that a killed run was at."""
         return Recorded.of(self._export() or {})
 
-    def settle(self, account: StackAccount | None, say: Say, *, removing: bool = False) -> int:
-        """Removes what killed runs have left in the account and in the state; how many things that were."""
-        if self._export() is None:
-            return 0
+    def settle(self, account: StackAccount, say: Say, *, removing: bool = False) -> Settled:
+        """Removes what interrupted runs have left in the account and in the state."""
         self._wait_for_lock(say)
         return settle(account, self.recorded, self._forget_pending, say, removing=removing)
+
+    def compare(self, ids: Collection[tuple[str, str]], progress: Progress) -> None:
+        """Has Pulumi look whether resources of these types and ids exist; those that do not leave the state."""
+        resources = (self._export() or {}).get("resources", [])
+        urns = [str(each["urn"]) for each in resources if (each["type"], each.get("id")) in ids]
+        self._change(["refresh", *_QUIETLY, *(f"--target={urn}" for urn in urns)], progress)
 
     def plain_up_seconds(self) -> float:
         """How long the CLI alone takes for an `up`, in seconds."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from catalog.aws.owned import KINDS, PARTS, RECORD, Part, Recorded, Strays, Thing, strays
+from catalog.aws.owned import KINDS, PARTS, RECORD, Part, Recorded, Strays, Thing, gone, strays
 from scripts.commands.aws import Aws, asking
 from scripts.commands.errors import CommandError, failure
 from settings import Settings
@@ -51,7 +51,8 @@ class StackAccount:
                 )
             if kind.type in made:
                 say(f"not looked for: a {kind.words} that no state lists (AWS {answer.why})")
-        return strays(found.things, recorded)
+        asked = [kind for kind in kinds if kind not in found.unanswered]
+        return replace(strays(found.things, recorded), gone=gone(found.things, recorded, asked))
 
     def end(self, things: Iterable[Thing], say: Say) -> None:
         """Removes these. CommandError where AWS refuses."""
@@ -88,27 +89,35 @@ def account_of(stack: str, settings: Settings, aws: Aws) -> StackAccount:
     return StackAccount(stack, aws, settings.domain.host if settings.domain else None)
 
 
+@dataclass(frozen=True)
+class Settled:
+    """An account after what interrupted runs have left was removed."""
+
+    removed: int
+    """How many things and parts that were."""
+    left: Strays
+    """What is there besides what the state lists."""
+
+
 def settle(
-    account: StackAccount | None,
+    account: StackAccount,
     recorded: Callable[[], Recorded],
     forget_pending: Callable[[], None],
     say: Say,
     *,
     removing: bool = False,
-) -> int:
-    """Removes what killed runs have left, and the marks of their steps in the state; how many things those were.
+) -> Settled:
+    """Removes what interrupted runs have left, and the marks of their steps in the state.
 
     recorded: reads the state. forget_pending: takes those marks out of it, and fails while another run changes the
     stack. What such a run makes is in the account before it is in the state, but a mark of the step comes first:
     where there are marks after they were taken out, nothing is touched.
     """
     before = recorded()
-    found = account.strays(before, say, removing=removing) if account else Strays((), ())
+    found = account.strays(before, say, removing=removing)
     if not before.pending and not found.mine:
-        return 0
+        return Settled(0, found)
     forget_pending()
-    if account is None:
-        return 0
     things = account.strays(recorded(), say, removing=removing)
     now = recorded()
     if now.pending:
@@ -118,7 +127,8 @@ def settle(
     mine = strays([*things.mine, *things.others], replace(now, creating=before.creating)).mine
     parts = account.undo(before.parts, say)
     account.end(mine, say)
-    return parts + len(mine)
+    others = [each for each in things.others if each not in mine]
+    return Settled(parts + len(mine), Strays([], others, things.gone))
 
 
 def refuse_others(stack: str, others: Sequence[Thing]) -> None:

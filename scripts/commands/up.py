@@ -8,6 +8,7 @@ from pathlib import Path
 
 import requests
 
+from catalog.aws.owned import Recorded
 from catalog.images import HAPROXY, LEGO, VLLM_CPU
 from catalog.models import SMOLLM2
 from checks import gate
@@ -20,7 +21,7 @@ from images.obtain import obtain
 from rehearsal.errors import RehearsalError
 from scripts.commands.aws import AwsStack, aws_stack
 from scripts.commands.capacity import deploy_somewhere
-from scripts.commands.deployed import engine_of, recorded_of
+from scripts.commands.deployed import engine_of
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
@@ -132,15 +133,21 @@ def bring_up(options: argparse.Namespace, settings: Settings, terminal: Terminal
 
 
 def settle_account(stack: AwsStack, settings: Settings, terminal: Terminal) -> None:
-    """Removes what killed runs have left in the account; CommandError where another state's machine is there.
+    """Removes what interrupted runs have left in the account; CommandError where another state's machine is there.
 
     Before anything else: what such a run left may be a second machine, and the one to be woken is the other.
     """
     engine = engine_of(stack.name)
     account = account_of(stack.name, settings, stack.aws)
-    if isinstance(engine, PulumiEngine):
-        engine.settle(account, terminal.line)
-    refuse_others(stack.name, account.strays(recorded_of(stack.name), terminal.line).others)
+    if not isinstance(engine, PulumiEngine):
+        refuse_others(stack.name, account.strays(Recorded(), terminal.line).others)
+        return
+    left = engine.settle(account, terminal.line).left
+    refuse_others(stack.name, left.others)
+    if left.gone:
+        names = ", ".join(sorted(identity for _, identity in left.gone))
+        with terminal.step(f"the state lists what the account has not ({names}): comparing the two") as step:
+            engine.compare(left.gone, Progress(terminal, step))
 
 
 def forget_what_was_terminated(stack: AwsStack, terminal: Terminal) -> None:

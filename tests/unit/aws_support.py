@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 from moto import mock_aws
+from moto.core.botocore_stubber import BotocoreStubber
 
 from catalog.aws.tags import tags_of
 from scripts.commands.aws import AwsStack, aws_stack
@@ -40,6 +42,14 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
     monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")
+    one_at_a_time, answer = threading.Lock(), BotocoreStubber.__call__
+
+    def answer_alone(*arguments: Any, **named: Any) -> Any:
+        # The product asks in several threads, for which moto's tables are not made.
+        with one_at_a_time:
+            return answer(*arguments, **named)
+
+    monkeypatch.setattr(BotocoreStubber, "__call__", answer_alone)
     with mock_aws():
         yield
 

@@ -8,6 +8,7 @@ of them), and that the real engine leaves what is assumed here; the AWS lab show
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -17,12 +18,12 @@ from aws_account.clients import Clients
 from aws_account.ending import _END, end
 from aws_account.finding import _FIND, Sought, find
 from catalog.aws import owned
-from catalog.aws.owned import KINDS, Kind, Part, Recorded, Strays, Thing, strays
+from catalog.aws.owned import KINDS, Kind, Part, Recorded, Strays, Thing, gone, strays
 from catalog.aws.tags import OWNER, tags_of
 from components.machine.aws.cost import stop_policy
 from scripts.commands.aws import Aws
 from scripts.commands.errors import CommandError
-from scripts.commands.strays import StackAccount, refuse_others, settle
+from scripts.commands.strays import Settled, StackAccount, refuse_others, settle
 from tests.unit.aws_support import IMAGE, REGION, account
 
 HOST = "llm.example.org"
@@ -211,6 +212,17 @@ def test_a_data_volume_is_removed_only_where_a_run_was_killed_making_it(being_ma
     assert bool(found.mine) is being_made
 
 
+def test_what_the_state_lists_and_the_account_has_not_is_gone_but_not_in_another_account() -> None:
+    vpc, address, instance = thing(owned.VPC), thing(owned.ADDRESS), thing(owned.INSTANCE)
+    listed = frozenset((each.kind.type, each.id) for each in (vpc, address, instance)) | {("random:x", "r")}
+    recorded, addresses = Recorded(listed, owner=OURS), {(address.kind.type, address.id)}
+    assert gone([vpc], recorded, KINDS) == addresses
+    assert not gone([vpc, address], recorded, KINDS)
+    assert not gone([vpc], recorded, [kind for kind in KINDS if kind != owned.ADDRESS]), "nobody said so"
+    assert not gone([], recorded, KINDS), "the credentials may be those of another account"
+    assert not gone([replace(vpc, id="vpc-other")], recorded, KINDS)
+
+
 def test_a_state_is_read_as_the_engine_exports_it() -> None:
     urn = (
         "urn:pulumi:dev::seatable-vllm::seatable-vllm:index:AwsGpuVm$random:index/randomUuid:RandomUuid::vm-owner"
@@ -324,7 +336,7 @@ def test_a_machine_that_a_killed_run_made_is_removed_with_a_line_and_the_other_s
         )
     )
     said: list[str] = []
-    assert settle(gpu, state.read, state.forget, said.append) == 1
+    assert settle(gpu, state.read, state.forget, said.append).removed == 1
     assert {identity for _, identity in found(clients)} == {known}
     assert state.forgotten == 1
     (line,) = said
@@ -390,7 +402,7 @@ def test_a_part_that_a_killed_run_was_making_is_removed_from_what_the_state_list
     listed = frozenset((kind.type, name) for kind, name in made.items())
     said: list[str] = []
     state = State(Recorded(listed, frozenset(part.type for part in parts), parts, len(parts), OURS))
-    assert settle(gpu, state.read, state.forget, said.append) == 6
+    assert settle(gpu, state.read, state.forget, said.append).removed == 6
     assert {line.split()[1].rstrip(":") for line in said} == {part.name for part in parts[:6]}
     rules = [
         (each["IsEgress"], each["FromPort"], each.get("CidrIpv4") or each.get("CidrIpv6"))
@@ -415,15 +427,14 @@ def test_a_part_that_a_killed_run_was_making_is_removed_from_what_the_state_list
 def test_nothing_is_touched_where_all_is_listed(clients: Clients, gpu: StackAccount) -> None:
     known = Maker(clients).instance()
     state = State(Recorded(frozenset({(owned.INSTANCE.type, known)}), owner=OURS))
-    assert settle(gpu, state.read, state.forget, silent) == 0
+    assert settle(gpu, state.read, state.forget, silent) == Settled(0, Strays([], []))
     assert state.forgotten == 0
 
 
 def test_marks_of_steps_are_taken_out_where_nothing_is_left(gpu: StackAccount) -> None:
-    for account_or_none in (gpu, None):
-        state = State(Recorded(pending=2, owner=OURS))
-        assert settle(account_or_none, state.read, state.forget, silent) == 0
-        assert state.forgotten == 1
+    state = State(Recorded(pending=2, owner=OURS))
+    assert settle(gpu, state.read, state.forget, silent).removed == 0
+    assert state.forgotten == 1
 
 
 def test_what_another_run_is_making_right_now_is_not_touched(clients: Clients, gpu: StackAccount) -> None:

@@ -252,6 +252,24 @@ def test_the_marks_of_a_killed_runs_steps_are_taken_out_of_the_state_and_nothing
     assert imported < words.index({"up": "up", "down": "destroy"}[change]), "before the change"
 
 
+def test_pulumi_is_asked_of_what_is_gone_and_of_nothing_else(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(PROJECT / "Pulumi.yaml", tmp_path)
+    listed = [
+        {"type": "aws:ec2/eip:Eip", "id": name, "urn": f"urn::{name}"} for name in ("eipalloc-1", "eipalloc-2")
+    ]
+    path = tmp_path / "state.json"
+    path.write_text(json.dumps({"version": 3, "deployment": {"resources": listed}}))
+    monkeypatch.setenv("STATE", str(path))
+    backend.cli.add("pulumi", STATE_CLI)
+    terminal = Terminal()
+    with terminal.step("at work") as step:
+        backend.engine.compare({("aws:ec2/eip:Eip", "eipalloc-2")}, Progress(terminal, step))
+    (refresh,) = (call for call in backend.cli.calls if call[1] == "refresh")
+    assert [word for word in refresh if word.startswith("--target")] == ["--target=urn::eipalloc-2"]
+
+
 # The rehearsal
 
 
