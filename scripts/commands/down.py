@@ -4,12 +4,13 @@ import argparse
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import docker
 
-from catalog.aws.owned import Recorded
+from catalog.aws.owned import Recorded, Thing
 from components.machine.cleared import FolderOrder
 from components.machine.local_docker import local_docker_host
 from scripts.commands.aws import AwsStack, region_of, what_stays
@@ -103,7 +104,8 @@ def _down_at_aws(stack: str, settings: Settings, machine: AwsMachine, purge: boo
         removed = engine.settle(account, terminal.line, removing=True).removed
     with terminal.step(f"removing {stack} and its machine ({engine.name})") as step:
         removed += engine.down(Progress(terminal, step))
-    removed += _end_what_came_late(account, before, terminal)
+    late, volumes = _end_what_came_late(account, before, terminal)
+    removed += late
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
     if machine.placed:
         # It says where a machine is. A data volume that stays holds the next one in its zone by itself.
@@ -116,13 +118,23 @@ def _down_at_aws(stack: str, settings: Settings, machine: AwsMachine, purge: boo
             terminal.line(line)
     if purge:
         _forget_state(stack, engine)
+    if volumes and machine.data_disk.at_end != "retain":
+        raise failure(
+            f"still on the bill, as it may hold data and was not in the state: {', '.join(map(str, volumes))}",
+            "; ".join(
+                f"aws ec2 --region {account.aws.region} delete-volume --volume-id {each.id}" for each in volumes
+            ),
+        )
     return 0
 
 
-def _end_what_came_late(account: StackAccount, before: Recorded, terminal: Terminal) -> int:
-    """Removes what a killed run's last calls have made since the first look; how many things those were.
+def _end_what_came_late(
+    account: StackAccount, before: Recorded, terminal: Terminal
+) -> tuple[int, Sequence[Thing]]:
+    """Removes what a killed run's last calls have made since the first look.
 
-    before: the state as it was, for its owner. CommandError where something stays on the bill that is not kept.
+    before: the state as it was, for its owner. How many things those were, and the data volumes that stay.
+    CommandError where something else stays on the bill.
     """
     left = account.strays(Recorded(owner=before.owner), terminal.line, removing=True)
     account.end(left.mine, terminal.line)
@@ -130,7 +142,7 @@ def _end_what_came_late(account: StackAccount, before: Recorded, terminal: Termi
     for each in left.others:
         if not each.kind.costs:
             terminal.line(f"not touched, as another state or an older version made it: {each}")
-    return len(left.mine)
+    return len(left.mine), [each for each in left.others if each.kind.kept]
 
 
 def _down_there(stack: str, host: Host, purge: bool, terminal: Terminal) -> int:

@@ -26,6 +26,7 @@ from components.machine.ssh import Ssh
 from rehearsal import run as rehearsal
 from rehearsal.errors import RehearsalError
 from scripts.commands import down, places
+from scripts.commands.aws import Aws
 from scripts.commands.errors import CommandError
 from scripts.commands.places import NotMade, host_of
 from scripts.commands.pulumi_engine import PulumiEngine
@@ -246,7 +247,7 @@ def unlisted(monkeypatch: pytest.MonkeyPatch) -> list[Thing]:
     things: list[Thing] = []
 
     class Account:
-        stack = "dev"
+        stack, aws = "dev", Aws("eu-central-1")
 
         def strays(self, recorded: Recorded, *_: object, **__: object) -> Strays:
             return strays(things, recorded)
@@ -393,6 +394,23 @@ def test_what_a_killed_runs_last_calls_have_made_goes_too_and_is_counted(
     assert down.main(["dev"]) == 0
     assert not unlisted
     assert "3 resources removed" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("at_end", ["delete", "snapshot", "retain"])
+def test_a_data_volume_in_no_state_stays_and_only_retain_ends_well_with_it(
+    at_end: str, unlisted: list[Thing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(down, "engine_of", lambda *_: SimpleNamespace(name="pulumi", down=lambda _: 2))
+    monkeypatch.setattr(down, "stack_settings", lambda _: settings({**AWS, "data_disk": {"at_end": at_end}}))
+    monkeypatch.setattr(down, "what_stays", lambda _: [])
+    unlisted.append(Thing(owned.VOLUME, "vol-8", {OWNER: "ours"}, "100 GiB, available"))
+    if at_end == "retain":
+        assert down.main(["dev"]) == 0
+    else:
+        command = "aws ec2 --region eu-central-1 delete-volume --volume-id vol-8"
+        with pytest.raises(CommandError, match=rf"data volume vol-8 \(100 GiB, available\)\nchange: {command}\n"):
+            down.main(["dev"])
+    assert unlisted, "it was touched"
 
 
 def test_the_rehearsal_refuses_aws_in_one_line_before_anything_happens(tmp_path: Path) -> None:
