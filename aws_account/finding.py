@@ -12,14 +12,10 @@ from aws_account.clients import Clients
 from aws_account.reader import ask
 from catalog.aws import owned
 from catalog.aws.account import Unanswered
-from catalog.aws.owned import KINDS, Kind, Thing
+from catalog.aws.owned import KINDS, NAMES, Kind, Thing
 from catalog.aws.tags import belongs_to, tags_of, tags_on
 
 Finder = Callable[[Clients, "Sought"], Iterator[Thing]]
-
-NAMES = "vm-"
-"""What the names begin with of the things that cannot be listed by their tags: Pulumi's names begin with those of
-the program's resources (components/machine/aws)."""
 
 _LIVE = ("pending", "running", "stopping", "stopped")
 _ROOT_DEVICES = ("/dev/sda1", "/dev/xvda")

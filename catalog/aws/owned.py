@@ -16,6 +16,10 @@ from catalog.aws.tags import OWNER
 OWNER_RESOURCE = "vm-owner"
 """The program's name for the random resource whose result is the owner."""
 
+NAMES = "vm-"
+"""What the names begin with of roles, profiles, schedules and budgets: Pulumi's names begin with those of the
+program's resources (components/machine/aws). They cannot be listed by their tags."""
+
 _RANDOM = "random:index/randomUuid:RandomUuid"
 
 

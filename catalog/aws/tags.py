@@ -10,6 +10,9 @@ ROLE = "Role"
 OWNER = "Owner"
 """Which state made a thing (see `owned`)."""
 
+PROJECT_NAME = "seatable-vllm"
+"""What PROJECT says on everything that any stack makes."""
+
 DATA_ROLE = "data"
 """The role of the volume that outlives the instance."""
 
@@ -19,7 +22,7 @@ REQUIRED = (PROJECT, STACK, MANAGED_BY)
 
 def tags_of(stack: str) -> Mapping[str, str]:
     """The tags of everything that a stack makes on AWS."""
-    return {PROJECT: "seatable-vllm", STACK: stack, MANAGED_BY: "pulumi"}
+    return {PROJECT: PROJECT_NAME, STACK: stack, MANAGED_BY: "pulumi"}
 
 
 def tags_on(thing: Mapping[str, Any]) -> Mapping[str, str]:

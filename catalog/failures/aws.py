@@ -43,8 +43,8 @@ AWS: tuple[Failure, ...] = (
         "aws-not-allowed",
         _CODE % "UnauthorizedOperation|AccessDenied(?:Exception)?",
         "the AWS credentials may not do what the stack needs",
-        "allow the action that the line names to this user or role, or take other credentials "
-        "(aws:profile in the stack's file)",
+        "allow the action that the line names to this user or role (docs/aws-rights.md has the whole policy), or "
+        "take other credentials (aws:profile in the stack's file)",
     ),
     Failure(
         "aws-quota",

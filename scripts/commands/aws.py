@@ -228,7 +228,10 @@ def asking(what: str, permission: str) -> Iterator[None]:
     except ClientError as error:
         code, told = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
         if code in MAY_NOT:
-            words = (f"the AWS credentials of this computer may not ask {what}", f"allow them {permission}")
+            words = (
+                f"the AWS credentials of this computer may not ask {what}",
+                f"allow them {permission} (docs/aws-rights.md has the whole policy)",
+            )
         else:
             words = (
                 f"AWS was asked {what} and refused: {code}: {told}",
