@@ -19,6 +19,7 @@ def request_of(
         instance_types=list(dict.fromkeys(types)),
         instance_type=machine.instance_type,
         zones=[machine.placed.zone] if machine.placed else list(machine.zones),
+        placed_only=_placed_only(machine),
         ami=machine.ami,
         subnet=machine.subnet,
         ipv6=machine.ipv6,
@@ -39,6 +40,14 @@ def request_of(
             "extra_args": dict(model.extra_args),
         },
     )
+
+
+def _placed_only(machine: AwsMachine) -> list[str]:
+    placed = machine.placed
+    if placed is None:
+        return []
+    lists = ((placed.instance_type, machine.instance_types), (placed.zone, machine.zones))
+    return [name for name, listed in lists if name not in listed]
 
 
 def _domain(domain: Domain | None) -> WantedDomain | None:

@@ -23,6 +23,16 @@ from settings.words import (
 REGION_OF = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
 """The region that a zone's name begins with."""
 
+
+def refused_region(region: object) -> tuple[str, str] | None:
+    """Cause and change where this is not the name of a region of AWS, else None."""
+    if region in (None, ""):
+        return "aws:region: missing", "write the region that your quota is in, such as aws:region: eu-central-1"
+    if not isinstance(region, str) or not REGION_OF.fullmatch(region):
+        return f"aws:region: {region!r} is not a region", "write one such as eu-central-1"
+    return None
+
+
 LARGEST_EBS_GIB = 65536
 """GiB; the largest gp3 volume (EC2's CreateVolume)."""
 
@@ -145,7 +155,8 @@ class AwsMachine(Tree):
 
     def zone_elsewhere(self, region: str) -> tuple[str, str] | None:
         """Cause and change where a zone is of another region than aws:region; None where all are of it."""
-        named = dict.fromkeys(self.zones, "zones") | ({self.placed.zone: "placed.zone"} if self.placed else {})
+        # A zone of the list stands in `placed` too, while `scripts/up` tries it.
+        named = ({self.placed.zone: "placed.zone"} if self.placed else {}) | dict.fromkeys(self.zones, "zones")
         for zone, setting in named.items():
             if (own := REGION_OF.match(zone)) and own[0] != region:
                 return (
@@ -167,15 +178,15 @@ class AwsMachine(Tree):
                 '["203.0.113.7/32"], or set access: ssm'
             )
         if self.access == "ssm" and self.admin_cidrs:
-            yield "admin_cidrs: with access ssm nobody reaches port 22; remove it"
+            yield "admin_cidrs: has no effect with access ssm, which opens no port 22; remove it"
         for cidr in self.admin_cidrs:
             if ipaddress.ip_network(cidr).is_loopback:
                 yield f"admin_cidrs: {cidr} is the machine itself; name the address that you run this from"
         if self.market == "capacity-block" and not self.reservation:
-            yield "reservation: missing; a capacity block is bought beforehand and named here by its id"
+            yield "reservation: missing; buy a capacity block, and write its id, such as cr-0123456789abcdef0"
         if self.market == "spot" and self.reservation:
-            yield "reservation: a spot machine cannot start in a reservation; keep one of them"
+            yield "reservation: a machine of market spot cannot start in one; remove it, or set market: on-demand"
         if self.cost.time_zone != "UTC" and not self.cost.stop_at:
-            yield "cost.time_zone: is for stop_at; set that, or remove it"
+            yield "cost.time_zone: has no effect without cost.stop_at; set that, or remove it"
         if len({found[0] for zone in self.zones if (found := REGION_OF.match(zone))}) > 1:
-            yield f"zones: {', '.join(self.zones)} are of several regions; a stack has one (aws:region)"
+            yield f"zones: {', '.join(self.zones)} are of several regions; name zones of aws:region alone"

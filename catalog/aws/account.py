@@ -46,6 +46,8 @@ class Wanted(TypedDict):
     """The one that is asked for now."""
     zones: list[str]
     """Zones that may be taken, in order; the one where the machine has landed, alone; or none: all."""
+    placed_only: list[str]
+    """Type and zone that stand in machine.placed and in neither list of the stack's file."""
     ami: str | None
     """None: the newest Deep Learning Base AMI."""
     subnet: str | None

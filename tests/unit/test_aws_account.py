@@ -232,7 +232,7 @@ def test_the_stack_that_is_there_is_told_from_what_others_have(aws: Aws) -> None
     wants = {**wanted(), "stack": "prod"}
     found = judge(wants, read_account(wants))  # type: ignore[arg-type]
     assert [problem.cause.partition(" (")[0] for problem in found.problems] == [
-        f"g6.xlarge needs 4 vCPUs, and the account may have 0 more in {REGION}",
+        f"seatable-vllm:machine.instance_types: g6.xlarge needs 4 vCPUs, and the account may have 0 more in {REGION}",
         f"the account has 5 Elastic IPs in {REGION}, and may have 5",
     ]
 
@@ -244,7 +244,7 @@ def test_a_named_image_subnet_and_snapshot_that_are_not_there_are_told_together(
         data_disk={"gib": 200, "snapshot": "snap-0123456789abcdef0"},
     )
     causes = "\n".join(problem.cause for problem in judge(wants, read_account(wants)).problems)
-    assert "machine.ami: ami-0123456789abcdef0 is not to be had" in causes
+    assert "machine.ami: ami-0123456789abcdef0 is not in eu-central-1" in causes
     assert "machine.subnet: subnet-0123456789abcdef0 is not in" in causes
     assert "machine.data_disk.snapshot: snap-0123456789abcdef0 is not in" in causes
 

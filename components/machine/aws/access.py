@@ -9,11 +9,11 @@ import pulumi
 
 from components.machine.ssh import Ssh, require_ssh
 from settings import AwsMachine, SettingsError, SshTarget
+from settings.aws import refused_region
 
 GPU_VM = "seatable-vllm:index:GpuVm"
 """Type of the component whose output `place` is the place of the stack's instance."""
 
-REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 PUBLIC_KEY = re.compile(r"(?P<type>ssh-ed25519|ssh-rsa) (?P<key>[A-Za-z0-9+/]+=*)( .*)?")
 """The types of keys that EC2 takes."""
 
@@ -67,16 +67,9 @@ def require_session_programs(machine: AwsMachine) -> None:
 def region_of(machine: AwsMachine) -> str:
     """The region that the stack is in. SettingsError where it names none, or another than its zones are in."""
     region = pulumi.Config("aws").get("region")
-    if not region:
-        raise SettingsError(
-            "the stack's configuration cannot be used:\naws:region: missing; write one "
-            "into the stack's file, such as aws:region: eu-central-1 (where your quota is)"
-        )
-    if not REGION.fullmatch(region):
-        raise SettingsError(f"aws:region: {region!r} is no region; write one such as eu-central-1")
-    if elsewhere := machine.zone_elsewhere(region):
-        raise SettingsError("; ".join(elsewhere))
-    return region
+    if refused := refused_region(region) or machine.zone_elsewhere(str(region)):
+        raise SettingsError("; ".join(refused))
+    return str(region)
 
 
 def require_key(machine: AwsMachine) -> None:
