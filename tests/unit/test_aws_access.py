@@ -71,34 +71,6 @@ def problems(**values: object) -> list[str]:
 # Settings
 
 
-@pytest.mark.parametrize(
-    ("values", "key", "words"),
-    [
-        ({"domain": {"host": "a.example.com", "tls": "acme-http", "acme_email": "a@example.com"}},
-         "domain.tls", "acme-dns, which opens nothing"),
-        ({"clients": {"seatable": {"kind": "seatable", "cidrs": ["127.0.0.1/32"]}}},
-         "clients.seatable.cidrs", "the addresses that seatable sends from"),
-        ({"clients": {"a": {"kind": "openai", "cidrs": ["198.51.100.1/32", "::1/128"]}}},
-         "clients.a.cidrs", "::1/128"),
-        ({"ports": {"edge": 22}}, "ports.edge", "443"),
-        ({"machine": {"kind": "aws", "admin_cidrs": ["203.0.113.7/32"]}}, "machine.instance_types", "g6.xlarge"),
-        ({"machine": {**AWS, "admin_cidrs": ["127.0.0.1/32"]}}, "machine.admin_cidrs", "run this from"),
-        ({"machine": {**AWS, "admin_cidrs": ["0.0.0.0/0"]}}, "machine.admin_cidrs.0", "0.0.0.0/0"),
-        ({"machine": {**SSM, "admin_cidrs": ["203.0.113.7/32"]}}, "machine.admin_cidrs", "remove it"),
-        ({"machine": {**AWS, "market": "capacity-block"}}, "machine.reservation", "bought beforehand"),
-        ({"machine": {**AWS, "data_disk": {"gib": 4}}}, "machine.data_disk.gib", "8"),
-        ({"machine": {**AWS, "cost": {"budget": {"mail": "a@example.com"}}}},
-         "machine.cost.budget.usd_per_month", "US dollars"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_right_on_aws_is_refused_with_its_key_and_the_way_out(
-    values: dict[str, object], key: str, words: str
-) -> None:
-    (line,) = problems(**values)
-    assert line.startswith(f"seatable-vllm:{key}: ")
-    assert words in line
-
-
 def test_all_problems_of_a_stack_on_aws_are_told_at_once() -> None:
     lines = problems(
         machine={**AWS, "admin_cidrs": ["0.0.0.0/0"], "instance_types": "g6.xlarge", "ami": "x"},

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TypedDict
 
@@ -90,9 +91,35 @@ def public_key(machine: AwsMachine) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no text"
         raise SettingsError(
-            f"{setting}: its public half {path} cannot be read ({reason}); "
+            f"{setting}: its public half {path} cannot be read ({reason}); make it: "
             f"ssh-keygen -y -f {machine.ssh_key} > {path}"
         ) from None
     if found is None:
-        raise SettingsError(f"{setting}: {path} is no key that EC2 takes; make one: ssh-keygen -t ed25519")
+        raise SettingsError(
+            f"{setting}: {path} is not of a type that EC2 takes (ed25519, RSA); make one: ssh-keygen -t ed25519"
+        )
+    _require_its_private_half(machine.ssh_key, found["key"])
     return f"{found['type']} {found['key']}"
+
+
+def _require_its_private_half(key: str, public: str) -> None:
+    """SettingsError where the machine would let in a key that this computer cannot use without asking somebody."""
+    path, setting = Path(key).expanduser(), "seatable-vllm:machine.ssh_key"
+    if not (shutil.which("ssh-keygen") and shutil.which("ssh-add")):
+        return
+    # An empty passphrase is given, so that nobody is asked for one.
+    made = subprocess.run(
+        ["ssh-keygen", "-y", "-P", "", "-f", str(path)], capture_output=True, text=True, check=False
+    )
+    if made.returncode == 0 and public not in made.stdout.split():
+        raise SettingsError(
+            f"{setting}: {path}.pub does not belong to {path}; make it anew: ssh-keygen -y -f {key} > {path}.pub"
+        )
+    if made.returncode == 0 or "passphrase" not in made.stderr:
+        return  # ssh itself says what else there may be
+    agent = subprocess.run(["ssh-add", "-L"], capture_output=True, text=True, check=False)
+    if public not in agent.stdout.split():
+        raise SettingsError(
+            f"{setting}: {path} has a passphrase, and nobody is asked for one here; hand it to the agent: "
+            f"ssh-add {key}, or name a key without one"
+        )
