@@ -29,6 +29,7 @@ def request_of(
         data_disk_gib=machine.data_disk.gib,
         data_disk_throughput=machine.data_disk.throughput,
         snapshot=machine.data_disk.snapshot,
+        time_zone=machine.cost.time_zone,
         market=machine.market,
         reservation=machine.reservation,
         gpus=machine.gpus,

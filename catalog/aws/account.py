@@ -66,6 +66,8 @@ class Wanted(TypedDict):
     """MiB/s of the data disk."""
     snapshot: str | None
     """What the data disk begins with."""
+    time_zone: str
+    """What machine.cost.stop_at is meant in."""
     market: Literal["on-demand", "spot", "capacity-block"]
     """How the instance is paid."""
     reservation: str | None

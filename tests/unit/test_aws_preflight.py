@@ -85,6 +85,7 @@ def wanted(**changes: Any) -> Wanted:
         "data_disk_gib": 200,
         "data_disk_throughput": 125,
         "snapshot": None,
+        "time_zone": "UTC",
         "market": "on-demand",
         "reservation": None,
         "gpus": "auto",
@@ -358,7 +359,8 @@ def test_a_zone_of_another_region_and_one_that_the_account_lacks_are_refused() -
          replace(EMPTY, subnets=[{"SubnetId": "subnet-0a", "AvailabilityZone": "eu-central-1a"}]),
          "eu-central-1f is not a zone"),
         ({"domain": {"host": "llm.example.com", "zone": "example.com", "zone_id": None, "adopt_record": False}},
-         replace(EMPTY, hosted_zones=[], records=[{"Name": "llm.example.com.", "Type": "A"}]), "no hosted zone"),
+         replace(EMPTY, hosted_zones=[], records=[{"Name": "llm.example.com.", "Type": "A"}]),
+         "is not a hosted zone"),
     ],
 )  # fmt: skip
 def test_no_rule_speaks_of_what_another_has_made_void(wants: dict[str, Any], account: Account, cause: str) -> None:
@@ -615,7 +617,7 @@ def test_another_stacks_disk_and_machine_tie_nobody() -> None:
 def test_a_zone_that_is_not_there_or_private_or_there_twice_is_refused() -> None:
     public, private = RECORDED["hosted_zones"]
     assert private["Config"]["PrivateZone"]
-    assert "is no hosted zone" in problems(wanted(), replace(EMPTY, hosted_zones=[]))[0]
+    assert "is not a hosted zone" in problems(wanted(), replace(EMPTY, hosted_zones=[]))[0]
     assert "is a private zone" in problems(wanted(), replace(EMPTY, hosted_zones=[private]))[0]
     twice = [public, {**public, "Id": "/hostedzone/Z2"}, private]
     assert "is there 2 times" in problems(wanted(), replace(EMPTY, hosted_zones=twice))[0]
@@ -638,7 +640,7 @@ def test_a_zone_of_the_id_that_holds_another_name_is_refused() -> None:
 def test_the_zone_that_route_53_lists_after_the_name_is_not_taken_for_it() -> None:
     # ListHostedZonesByName begins at a name and goes on with those behind it.
     behind = {"Id": "/hostedzone/Z3", "Name": "example.de.", "Config": {"PrivateZone": False}}
-    assert "is no hosted zone" in problems(wanted(), replace(EMPTY, hosted_zones=[behind]))[0]
+    assert "is not a hosted zone" in problems(wanted(), replace(EMPTY, hosted_zones=[behind]))[0]
 
 
 def name_record(kind: str, *values: str, name: str = "llm.example.com.", **more: Any) -> dict[str, Any]:
@@ -670,12 +672,14 @@ def test_a_name_that_leads_elsewhere_is_refused_with_both_remedies_or_taken_over
     record: dict[str, Any], goal: str
 ) -> None:
     (found,) = judge(wanted(), replace(EMPTY, records=[record])).problems
-    assert found.cause == f"the record llm.example.com A is there already and leads to {goal}"
+    assert found.cause == (
+        f"seatable-vllm:domain.host: llm.example.com has a record A already, which points to {goal}"
+    )
     assert "seatable-vllm:domain.adopt_record to true" in found.change
     assert "seatable-vllm:domain.host to another name" in found.change
     taken = judge(adopting(), replace(EMPTY, records=[record]))
     assert taken.problems == ()
-    assert f"leads to {goal}; this stack takes it over, and scripts/down removes it" in "".join(taken.warnings)
+    assert f"points to {goal}; this stack takes it over, and scripts/down removes it" in "".join(taken.warnings)
 
 
 def test_the_stacks_own_record_is_known_by_the_stacks_own_address() -> None:
@@ -685,7 +689,7 @@ def test_the_stacks_own_record_is_known_by_the_stacks_own_address() -> None:
     assert offer is not None
     assert offer["own_records"] == ["A", "AAAA"]
     (found,) = judge(wanted(stack="prod"), replace(RUNNING, records=records)).problems
-    assert f"leads to {address['PublicIp']}, the address of the stack dev" in found.cause
+    assert f"points to {address['PublicIp']}, the address of the stack dev" in found.cause
     shared = [name_record("A", address["PublicIp"], "198.51.100.4")]
     assert "198.51.100.4" in problems(wanted(), replace(RUNNING, records=shared))[0]
 
@@ -703,7 +707,7 @@ def test_what_no_record_of_ours_can_replace_has_to_be_deleted(record: dict[str, 
 
 def test_a_record_of_ipv6_that_leads_elsewhere_is_refused_where_ours_would_be_and_else_told() -> None:
     there = replace(EMPTY, records=[name_record("AAAA", "2001:db8::1")])
-    assert "llm.example.com AAAA is there already" in problems({**wanted(), "ipv6": True}, there)[0]
+    assert "llm.example.com has a record AAAA already" in problems({**wanted(), "ipv6": True}, there)[0]
     found = judge(wanted(), there)
     assert found.problems == ()
     assert "clients with IPv6 go there" in found.warnings[0]

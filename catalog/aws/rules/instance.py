@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import zoneinfo
 from collections.abc import Sequence
 
 from catalog.aws.account import Account, Shape, Unanswered, Wanted, items, known
@@ -226,6 +228,17 @@ def reservation_suits(wanted: Wanted, account: Account) -> Findings:
             )
 
 
+def time_zone_exists(wanted: Wanted, account: Account) -> Findings:  # noqa: ARG001 - a rule's form
+    """The time zone of the daily stop is in the IANA's list, as AWS's scheduler wants it."""
+    known_zones, name = zoneinfo.available_timezones(), wanted["time_zone"]
+    if known_zones and name not in known_zones:
+        near = difflib.get_close_matches(name, known_zones, n=2) or ["Europe/Berlin"]
+        yield Problem(
+            f"seatable-vllm:machine.cost.time_zone: there is no time zone {name}",
+            f"write one of the IANA's list, such as {' or '.join(near)}",
+        )
+
+
 INSTANCE_RULES: Sequence[Rule] = (
     zones_are_of_the_region,
     types_exist,
@@ -235,4 +248,5 @@ INSTANCE_RULES: Sequence[Rule] = (
     quota_is_enough,
     the_machine_runs,
     reservation_suits,
+    time_zone_exists,
 )
