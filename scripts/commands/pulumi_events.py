@@ -73,9 +73,7 @@ class Following:
         if severity == "error":
             self._error(f"{name}: {text}" if name else text)
         elif severity == "warning":
-            if text not in self._told:
-                self._told.add(text)
-                self._progress.line(f"warning: {text}")
+            self._progress.warn(text)
         else:
             for line in text.splitlines():
                 self._progress.said(name or "pulumi", line)
