@@ -26,10 +26,13 @@ from components.machine.ssh import Ssh
 from rehearsal import run as rehearsal
 from rehearsal.errors import RehearsalError
 from scripts.commands import down, places
+from scripts.commands.engines import Known
 from scripts.commands.errors import CommandError
 from scripts.commands.places import NotMade, host_of
+from scripts.commands.progress import Progress
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import stack_settings
+from scripts.commands.terminal import Terminal
 from settings import AwsMachine, Settings, SettingsError, parse
 from tests.unit.aws_support import STACK_FILE, stack
 
@@ -256,6 +259,25 @@ def test_the_place_of_a_machine_is_in_the_state_though_the_up_has_failed_later(
     assert engine.place() is None
     monkeypatch.setattr(engine, "_stack", lambda **_: state({**half, "outputs": {"place": PLACE}}))
     assert engine.place() == PLACE
+
+
+@pytest.mark.parametrize(
+    ("resources", "removed"),
+    [
+        (["pulumi:pulumi:Stack", "pulumi:providers:command"], 0),
+        (["pulumi:pulumi:Stack", "random:index/randomUuid:RandomUuid"], 2),
+        ([], 0),
+    ],
+)
+def test_a_stack_whose_up_was_refused_has_nothing_to_remove(
+    engine: PulumiEngine, monkeypatch: pytest.MonkeyPatch, resources: list[str], removed: int
+) -> None:
+    engine.here = None
+    deployment = {"resources": [{"type": each} for each in resources]}
+    answers = {"_known": Known(), "_wait_for_lock": None, "_export": deployment, "_change": None}
+    for name, answer in {**answers, "_last_changes": {"delete": len(resources)}}.items():
+        monkeypatch.setattr(engine, name, lambda *_, answer=answer: answer)
+    assert engine.down(Progress(Terminal(), SimpleNamespace(say=print))) == removed
 
 
 def test_the_commands_reach_the_machine_that_the_state_knows(
