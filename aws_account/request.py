@@ -19,6 +19,7 @@ def request_of(
         instance_types=list(dict.fromkeys(types)),
         instance_type=machine.instance_type,
         zones=[machine.placed.zone] if machine.placed else list(machine.zones),
+        placed_only=_placed_only(machine),
         ami=machine.ami,
         subnet=machine.subnet,
         ipv6=machine.ipv6,
@@ -28,6 +29,7 @@ def request_of(
         data_disk_gib=machine.data_disk.gib,
         data_disk_throughput=machine.data_disk.throughput,
         snapshot=machine.data_disk.snapshot,
+        time_zone=machine.cost.time_zone,
         market=machine.market,
         reservation=machine.reservation,
         gpus=machine.gpus,
@@ -39,6 +41,14 @@ def request_of(
             "extra_args": dict(model.extra_args),
         },
     )
+
+
+def _placed_only(machine: AwsMachine) -> list[str]:
+    placed = machine.placed
+    if placed is None:
+        return []
+    lists = ((placed.instance_type, machine.instance_types), (placed.zone, machine.zones))
+    return [name for name, listed in lists if name not in listed]
 
 
 def _domain(domain: Domain | None) -> WantedDomain | None:

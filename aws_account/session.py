@@ -11,6 +11,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     NoCredentialsError,
+    PartialCredentialsError,
     ProfileNotFound,
 )
 from botocore.parsers import ResponseParserError
@@ -68,9 +69,15 @@ def open_session(profile: str | None, region: str) -> boto3.Session:
             raise NoCredentialsError
         credentials.get_frozen_credentials()
     except ProfileNotFound as error:
+        named = "aws:profile" if profile else "AWS_PROFILE"
         raise AccountError(
-            f"there is no profile {error.kwargs.get('profile')} in ~/.aws",
-            "name one that is there (aws configure list-profiles) as aws:profile in the stack's file",
+            f"{named}: there is no profile {error.kwargs.get('profile')} in ~/.aws",
+            f"set {named} to one that is there (aws configure list-profiles)",
+        ) from None
+    except PartialCredentialsError as error:
+        raise AccountError(
+            f"the AWS credentials are incomplete: {error.kwargs.get('cred_var')} is missing ({who})",
+            "set it too, or log in (aws sso login, or aws configure)",
         ) from None
     except NoCredentialsError:
         raise AccountError(

@@ -23,6 +23,16 @@ from settings.words import (
 REGION_OF = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
 """The region that a zone's name begins with."""
 
+
+def refused_region(region: object) -> tuple[str, str] | None:
+    """Cause and change where this is not the name of a region of AWS, else None."""
+    if region in (None, ""):
+        return "aws:region: missing", "write the region that your quota is in, such as aws:region: eu-central-1"
+    if not isinstance(region, str) or not REGION_OF.fullmatch(region):
+        return f"aws:region: {region!r} is not a region", "write one such as eu-central-1"
+    return None
+
+
 LARGEST_EBS_GIB = 65536
 """GiB; the largest gp3 volume (EC2's CreateVolume)."""
 
@@ -30,31 +40,44 @@ Throughput = Annotated[int, Field(ge=125, le=750)]
 """MiB/s of a gp3 volume: 125 are in its price, and the 3000 IOPS that it comes with carry 750 (EBS user guide)."""
 
 InstanceType = Annotated[
-    str, text_like(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "is no instance type; write one such as g6.xlarge")
+    str, text_like(r"[a-z][a-z0-9-]*\.[a-z0-9-]+", "is not an instance type; write one such as g6.xlarge")
 ]
 Zone = Annotated[
     str,
     text_like(
-        r"[a-z]{2}(-[a-z]+)+-[0-9](-[a-z0-9-]+)?[a-z]", "is no availability zone; write one such as eu-central-1a"
+        r"[a-z]{2}(-[a-z]+)+-[0-9](-[a-z0-9-]+)?[a-z]",
+        "is not an availability zone; write one such as eu-central-1a",
     ),
 ]
-AmiId = Annotated[str, text_like(r"ami-[0-9a-f]{8,17}", "is no AMI id; it looks like ami-0123456789abcdef0")]
+AmiId = Annotated[str, text_like(r"ami-[0-9a-f]{8,17}", "is not an AMI id; it looks like ami-0123456789abcdef0")]
 SubnetId = Annotated[
-    str, text_like(r"subnet-[0-9a-f]{8,17}", "is no subnet id; it looks like subnet-0123456789abcdef0")
+    str, text_like(r"subnet-[0-9a-f]{8,17}", "is not a subnet id; it looks like subnet-0123456789abcdef0")
 ]
 SnapshotId = Annotated[
-    str, text_like(r"snap-[0-9a-f]{8,17}", "is no snapshot id; it looks like snap-0123456789abcdef0")
+    str, text_like(r"snap-[0-9a-f]{8,17}", "is not a snapshot id; it looks like snap-0123456789abcdef0")
 ]
 ReservationId = Annotated[
-    str, text_like(r"cr-[0-9a-f]{8,17}", "is no capacity reservation's id; it looks like cr-0123456789abcdef0")
+    str, text_like(r"cr-[0-9a-f]{8,17}", "is not a capacity reservation's id; it looks like cr-0123456789abcdef0")
 ]
 AdminNetwork = Annotated[Network, BeforeValidator(narrow_network)]
 ClockTime = Annotated[
-    str, text_like(r"([01][0-9]|2[0-3]):[0-5][0-9]", "is no time of day; write one such as 20:00")
+    str, text_like(r"([01][0-9]|2[0-3]):[0-5][0-9]", "is not a time of day; write one such as 20:00")
 ]
 TimeZone = Annotated[
-    str, text_like(r"UTC|[A-Za-z_]+(/[A-Za-z0-9_+-]+)+", "is no time zone; write one such as Europe/Berlin")
+    str, text_like(r"UTC|[A-Za-z_]+(/[A-Za-z0-9_+-]+)+", "is not a time zone; write one such as Europe/Berlin")
 ]
+
+
+_PRIVATE = (
+    *("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8"),
+    *("fc00::/7", "fe80::/10", "::1/128"),
+)
+"""Networks whose addresses never come over the Internet: private, carrier-grade NAT, link-local, loopback."""
+
+
+def _never_on_the_net(cidr: str) -> bool:
+    inside, network = (ipaddress.ip_network(each) for each in _PRIVATE), ipaddress.ip_network(cidr)
+    return any(each.version == network.version and network.subnet_of(each) for each in inside)  # type: ignore[arg-type]
 
 
 class Placement(Tree):
@@ -145,7 +168,8 @@ class AwsMachine(Tree):
 
     def zone_elsewhere(self, region: str) -> tuple[str, str] | None:
         """Cause and change where a zone is of another region than aws:region; None where all are of it."""
-        named = dict.fromkeys(self.zones, "zones") | ({self.placed.zone: "placed.zone"} if self.placed else {})
+        # A zone of the list stands in `placed` too, while `scripts/up` tries it.
+        named = ({self.placed.zone: "placed.zone"} if self.placed else {}) | dict.fromkeys(self.zones, "zones")
         for zone, setting in named.items():
             if (own := REGION_OF.match(zone)) and own[0] != region:
                 return (
@@ -167,15 +191,18 @@ class AwsMachine(Tree):
                 '["203.0.113.7/32"], or set access: ssm'
             )
         if self.access == "ssm" and self.admin_cidrs:
-            yield "admin_cidrs: with access ssm nobody reaches port 22; remove it"
-        for cidr in self.admin_cidrs:
-            if ipaddress.ip_network(cidr).is_loopback:
-                yield f"admin_cidrs: {cidr} is the machine itself; name the address that you run this from"
+            yield "admin_cidrs: has no effect with access ssm, which opens no port 22; remove it"
+        private = [cidr for cidr in self.admin_cidrs if _never_on_the_net(cidr)]
+        if private and private == self.admin_cidrs:
+            yield (
+                f"admin_cidrs: {', '.join(private)} does not reach the machine, which has a public address; name "
+                "the public address that you run this from (curl https://checkip.amazonaws.com)"
+            )
         if self.market == "capacity-block" and not self.reservation:
-            yield "reservation: missing; a capacity block is bought beforehand and named here by its id"
+            yield "reservation: missing; buy a capacity block, and write its id, such as cr-0123456789abcdef0"
         if self.market == "spot" and self.reservation:
-            yield "reservation: a spot machine cannot start in a reservation; keep one of them"
+            yield "reservation: a machine of market spot cannot start in one; remove it, or set market: on-demand"
         if self.cost.time_zone != "UTC" and not self.cost.stop_at:
-            yield "cost.time_zone: is for stop_at; set that, or remove it"
+            yield "cost.time_zone: has no effect without cost.stop_at; set that, or remove it"
         if len({found[0] for zone in self.zones if (found := REGION_OF.match(zone))}) > 1:
-            yield f"zones: {', '.join(self.zones)} are of several regions; a stack has one (aws:region)"
+            yield f"zones: {', '.join(self.zones)} are of several regions; name zones of aws:region alone"

@@ -64,7 +64,7 @@ class Domain(Tree):
                 problems.append(f"{setting}: is for tls {' or '.join(sources)}, not {self.tls}; remove it")
         for setting in NEEDED_BY[self.tls]:
             if setting not in given:
-                problems.append(f"{setting}: missing; tls {self.tls} needs it")
+                problems.append(f"{setting}: missing, and tls {self.tls} needs it; {_FORMS[setting]}")
         if self.zone and not f".{self.host}".endswith(f".{self.zone}"):
             problems.append(f"zone: {self.zone} does not hold {self.host}; name the zone that the host lies in")
         if self.acme_staging and self.acme_server:
@@ -75,6 +75,14 @@ class Domain(Tree):
             raise RulesError("\n".join(problems))
         return self
 
+
+_FORMS = {
+    "zone": "write the Route 53 zone that holds the host, such as example.com",
+    "acme_email": "write the address that the CA writes to, such as ops@example.com",
+    "certificate": "write the path of the PEM file with the certificate and its chain",
+    "key": "write the path of the PEM file with the certificate's key",
+}
+"""What is said of a setting that a source of certificates cannot do without."""
 
 TlsSource = Literal["private-ca", "files", "acme-dns", "acme-http"]
 

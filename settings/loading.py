@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
+from settings.aws import AwsMachine
 from settings.domain import NEEDED_BY
-from settings.machines import KINDS
+from settings.machines import KINDS, HostMachine, LocalMachine
 from settings.stack import Ports, Settings
 from settings.words import SSH_FORM, RulesError
 
@@ -34,13 +35,13 @@ def parse(values: Mapping[str, object]) -> Settings:
     Raises SettingsError with one line per problem: key, value, way out.
     """
     names = sorted({*Settings.model_fields, *SECRETS})
-    problems = [
-        f"{NAMESPACE}:{key}: there is no such setting; known: {', '.join(names)}"
-        for key in values
-        if key not in names
-    ]
+    problems = [f"{NAMESPACE}:{key}: {_no_such(key, names)}" for key in values if key not in names]
     problems += _half_a_pair(values)
     known = {key: value for key, value in values.items() if key in Settings.model_fields}
+    machine = known.get("machine")
+    if isinstance(machine, dict) and "kind" not in machine and (meant := _kind_meant(machine)):
+        problems.append(f"{NAMESPACE}:machine.kind: missing; write kind: {meant}, whose settings are here")
+        known["machine"] = {**machine, "kind": meant}
     settings, errors = _validate(known)
     errors = _of_its_kind(errors)
     problems += [line for error in errors for line in _explain(error)]
@@ -51,6 +52,27 @@ def parse(values: Mapping[str, object]) -> Settings:
     if problems or settings is None:
         raise SettingsError("\n".join(["the stack's configuration cannot be used:", *dict.fromkeys(problems)]))
     return settings
+
+
+def _no_such(name: str, known: Sequence[str]) -> str:
+    """What is said of a key that nobody knows."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return (
+        f"there is no such setting; {f'write {near[0]}, or ' if near else ''}remove it; known: {', '.join(known)}"
+    )
+
+
+_KIND_MODELS: Mapping[str, type[BaseModel]] = {"local": LocalMachine, "host": HostMachine, "aws": AwsMachine}
+
+
+def _kind_meant(section: Mapping[str, object]) -> str | None:
+    """The kind of machine that most of these settings are of and `local` does not have; None where none is."""
+    own = {
+        kind: len((section.keys() & model.model_fields.keys()) - LocalMachine.model_fields.keys())
+        for kind, model in _KIND_MODELS.items()
+    }
+    best = max(own, key=lambda kind: own[kind])
+    return best if own[best] else None
 
 
 def _half_a_pair(values: Mapping[str, object]) -> Iterable[str]:
@@ -96,12 +118,7 @@ def _some_machine(section: object) -> Mapping[str, object]:
     if given.get("kind") in _SOME_MACHINES:
         return _SOME_MACHINES[given["kind"]]
     near = difflib.get_close_matches(str(given.get("kind")), _SOME_MACHINES, n=1)
-    return _SOME_MACHINES[
-        near[0] if near else "aws" if "instance_types" in given else "host" if "ssh" in given else "local"
-    ]
-
-
-_SOME_CLIENT = {"kind": "openai", "cidrs": ["127.0.0.1/32"]}
+    return _SOME_MACHINES[near[0] if near else _kind_meant(given) or "local"]
 
 
 def _without(values: Mapping[str, object], errors: Sequence[Any]) -> dict[str, object]:
@@ -127,7 +144,9 @@ def _without(values: Mapping[str, object], errors: Sequence[Any]) -> dict[str, o
             section[inner[0]] = next(port for port in range(65535, 0, -1) if port not in section.values())
         elif first == "clients":
             misnamed = any(each["loc"][:3] == ("clients", inner[0], "[key]") for each in errors)
-            section["some" if misnamed else inner[0]] = _SOME_CLIENT
+            # Where there is a domain, a machine on AWS must not be reached from itself, and else has to be.
+            some = {"kind": "openai", "cidrs": ["198.51.100.1/32" if values.get("domain") else "127.0.0.1/32"]}
+            section["some" if misnamed else inner[0]] = some
             if misnamed:
                 section.pop(inner[0], None)
         elif inner[0] == "extra_args" and len(inner) > 1 and isinstance(section.get("extra_args"), dict):
@@ -184,7 +203,10 @@ def _reason(detail: Any, path: list[str]) -> str:
     if kind == "missing":
         return f"missing; {_FORMS[path[-1]]}"
     if kind == "extra_forbidden":
-        return "there is no such setting; see the settings table in the README"
+        others = [each for each, model in _KIND_MODELS.items() if path[-1] in model.model_fields]
+        if path[:-1] == ["machine"] and others:
+            return f"is for a machine of kind {' or '.join(others)}, not {detail['loc'][1]}; remove it"
+        return _no_such(path[-1], _known_beside(detail["loc"]))
     shown = _shown(detail, path)
     if kind == "value_error":
         return f"{shown} {context['error']}"
@@ -194,8 +216,28 @@ def _reason(detail: Any, path: list[str]) -> str:
     return f"{shown}: {way_out}"
 
 
+def _known_beside(place: Sequence[str | int]) -> list[str]:
+    """The settings that there are where an unknown one stands."""
+    trees: list[type[BaseModel]] = [Settings]
+    for part in place[:-1]:
+        inner = [tree.model_fields[str(part)].annotation for tree in trees if part in tree.model_fields]
+        if inner:
+            trees = [tree for annotation in inner for tree in _trees_in(annotation)]
+        elif part in _KIND_MODELS:
+            trees = [_KIND_MODELS[str(part)]]
+        # Else it is the name of a client, or a place in a list.
+    return sorted({name for tree in trees for name in tree.model_fields})
+
+
+def _trees_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _trees_in(part)
+
+
 _MAP = "write a map, such as {{name: value}}"
-_INTEGER = "write an integer, without quotes"
+_INTEGER = "write a whole number, without quotes or unit"
 
 _WAYS_OUT: Mapping[str, str] = {
     "dict_type": _MAP,
@@ -225,7 +267,7 @@ _FORMS = {
     "instance_type": "write the instance type, or remove machine.placed",
     "zone": "write the availability zone, or remove machine.placed",
     "usd_per_month": "write the limit in US dollars",
-    "mail": "write the address that is told of it",
+    "mail": "write the address that gets the mail",
 }
 """What is said of a setting that cannot be left out."""
 
@@ -235,6 +277,8 @@ def _shown(detail: Any, path: list[str]) -> str:
     value = detail["input"]
     if value is None:
         return "an empty value"
+    if isinstance(value, str) and "-----BEGIN " in value:
+        return "a text in PEM"  # it may be a key
     if isinstance(value, dict | list):
         return f"{'a' if value else 'an empty'} {'map' if isinstance(value, dict) else 'list'}"
     with_password = isinstance(value, str) and "://" in value and "@" in value

@@ -20,7 +20,8 @@ def _gpus(value: object) -> object:
     if isinstance(value, list) and ids:
         return [str(each) for each in value]
     raise ValueError(
-        "is no choice of GPUs; write auto, none, how many, or a list of device numbers or ids as nvidia-smi -L has"
+        "is not a choice of GPUs; write auto, none, how many, or a list of device numbers or ids as "
+        "nvidia-smi -L has"
     )
 
 

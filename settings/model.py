@@ -113,13 +113,13 @@ def _tool_parser(value: object) -> str:
     if not isinstance(value, str) or value not in {*TOOL_PARSERS, "none"}:
         near = difflib.get_close_matches(str(value), TOOL_PARSERS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(TOOL_PARSERS))}."
-        raise ValueError(f"is no tool parser of vLLM {VLLM_VERSION}; {hint} Write none to switch tools off")
+        raise ValueError(f"is not a tool parser of vLLM {VLLM_VERSION}; {hint} Write none to switch tools off")
     return value
 
 
 def _option_value(value: object) -> object:
     if not isinstance(value, bool | int | float | str | list | dict):
-        raise ValueError("is no value of an option; give text, a number, true or false, a list or a map")
+        raise ValueError("is not a value of an option; give text, a number, true or false, a list or a map")
     return value
 
 
@@ -127,14 +127,14 @@ ModelName = Annotated[
     str,
     text_like(
         r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*",
-        f"is no model id; write OWNER/NAME as on the Hugging Face hub, such as {SMOLLM2}",
+        f"is not a model id; write OWNER/NAME as on the Hugging Face hub, such as {SMOLLM2}",
     ),
 ]
 Revision = Annotated[
     str,
     text_like(
         r"[A-Za-z0-9][A-Za-z0-9._/-]*",
-        "is no revision; write a commit of the model's repository, in quotes where it is digits alone",
+        "is not a revision; write a commit of the model's repository, in quotes where it is digits alone",
     ),
 ]
 MediaDomain = Annotated[

@@ -74,7 +74,7 @@ def text_like(pattern: str, otherwise: str) -> BeforeValidator:
 def written(value: object) -> object:
     """A setting that may be left out, and not be left empty: nothing in its place is taken for a slip."""
     if value is None:
-        raise ValueError("is no domain; write {host: NAME, tls: SOURCE}, or remove it")
+        raise ValueError("is not a domain; write {host: NAME, tls: SOURCE}, or remove it")
     return value
 
 
@@ -100,7 +100,7 @@ class SshTarget:
         found = _SSH_TARGET.fullmatch(text)
         port = int((found and found["port"]) or 22)
         if found is None or not 0 < port < 65536:
-            raise ValueError(f"is no SSH address; {SSH_FORM}")
+            raise ValueError(f"is not an SSH address; {SSH_FORM}")
         return cls(found["user"], found["v6"] or found["host"], port)
 
     def __str__(self) -> str:
@@ -134,13 +134,15 @@ Network = Annotated[str, BeforeValidator(_network)]
 SshAddress = Annotated[str, BeforeValidator(_ssh_target)]
 KeyFile = Annotated[
     str,
-    text_like(r"(~?/)?[^\n\"%~]*[^\n\"%~/]", "is no path of a private key; write one such as ~/.ssh/id_ed25519"),
+    text_like(
+        r"(~?/)?[^\n\"%~]*[^\n\"%~/]", "is not a path of a private key; write one such as ~/.ssh/id_ed25519"
+    ),
 ]
 HostKey = Annotated[
     str,
     text_like(
         r"(ssh-ed25519|ecdsa-sha2-nistp(256|384|521)|ssh-rsa) [A-Za-z0-9+/]+=*",
-        "is no host key; write its type and text, as in /etc/ssh/ssh_host_ed25519_key.pub on the machine",
+        "is not a host key; write its type and text, as in /etc/ssh/ssh_host_ed25519_key.pub on the machine",
     ),
 ]
 Port = Annotated[int, Field(ge=1024, le=65535)]
@@ -151,23 +153,30 @@ HostName = Annotated[
     str,
     text_like(
         rf"(?!.*\.[0-9]+$)(?![0-9]+$){_NAME}",
-        "is no host name; write it in small letters without scheme, port, path or *, such as llm.example.com",
+        "is not a host name; write it in small letters without scheme, port, path or *, such as llm.example.com",
     ),
 ]
-ZoneName = Annotated[str, text_like(_NAME, "is no zone; write it without a dot at its end, such as example.com")]
-ZoneId = Annotated[str, text_like(r"[A-Z0-9]{1,32}", "is no id of a hosted zone; it looks like Z0123456789ABC")]
+ZoneName = Annotated[
+    str,
+    text_like(
+        _NAME, "is not the name of a zone; write it in small letters without a dot at its end, such as example.com"
+    ),
+]
+ZoneId = Annotated[
+    str, text_like(r"[A-Z0-9]{1,32}", "is not an id of a hosted zone; it looks like Z0123456789ABC")
+]
 EmailAddress = Annotated[
     str,
     text_like(
         r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+",
-        "is no e-mail address; write one such as ops@example.com",
+        "is not an e-mail address; write one such as ops@example.com",
     ),
 ]
 HttpsUrl = Annotated[
     str,
     text_like(
         r"https://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?",
-        "is no https:// address of an ACME directory, such as https://ca.example.com/acme/directory",
+        "is not an https:// address of an ACME directory, such as https://ca.example.com/acme/directory",
     ),
 ]
 Resolver = Annotated[
@@ -182,37 +191,37 @@ WebOrigin = Annotated[
     str,
     text_like(
         rf"https?://{_NAME}(:[1-9][0-9]{{0,4}})?",
-        "is no origin of a web page; write scheme and host in small letters, with the port where it is not the "
-        "scheme's own, and nothing behind, such as https://app.example.com or http://localhost:3000",
+        "is not an origin of a web page; write scheme and host in small letters, with the port where it is not "
+        "the scheme's own, and nothing behind, such as https://app.example.com or http://localhost:3000",
     ),
 ]
-FilePath = Annotated[str, text_like(r"[^\x00\n]+", "is no path of a file; write one such as /etc/ssl/llm.pem")]
+FilePath = Annotated[str, text_like(r"[^\x00\n]+", "is not a path of a file; write one such as /etc/ssl/llm.pem")]
 PemOrPath = Annotated[
     str,
     text_like(
         r"[^\x00\n]+|\s*-----BEGIN CERTIFICATE-----[^\x00]+",
-        "is no path of a file, and no PEM text; give one of them",
+        "is not a path of a file, and not PEM text; give one of them",
     ),
 ]
 ClientName = Annotated[
-    str, text_like(r"[a-z][a-z0-9-]{0,30}", "is no client name; use a-z, 0-9 and -, at most 31 characters")
+    str, text_like(r"[a-z][a-z0-9-]{0,30}", "is not a client name; use a-z, 0-9 and -, at most 31 characters")
 ]
 ImageReference = Annotated[
     str,
-    text_like(r"[a-z0-9][A-Za-z0-9._/:@-]*", "is no image reference; write NAME:TAG or NAME@sha256:DIGEST"),
+    text_like(r"[a-z0-9][A-Za-z0-9._/:@-]*", "is not an image reference; write NAME:TAG or NAME@sha256:DIGEST"),
 ]
 PulledReference = Annotated[
     str,
     text_like(
         r"[a-z0-9][A-Za-z0-9._/:-]*@sha256:[0-9a-f]{64}",
-        "is no image with its digest; write NAME:TAG@sha256:DIGEST",
+        "is not an image with its digest; write NAME:TAG@sha256:DIGEST",
     ),
 ]
 DataDir = Annotated[
     str,
     text_like(
         r"(?!.*/\.\.?(/|$))/[^:\x00-\x1f]*[^:/\x00-\x1f]",
-        "is no absolute folder without a colon (Docker splits mounts at colons); write one such as "
+        "is not an absolute folder without a colon (Docker splits mounts at colons); write one such as "
         "/srv/seatable-vllm, without . or .. in it",
     ),
     AfterValidator(_folder_of_ones_own),

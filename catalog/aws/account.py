@@ -46,6 +46,8 @@ class Wanted(TypedDict):
     """The one that is asked for now."""
     zones: list[str]
     """Zones that may be taken, in order; the one where the machine has landed, alone; or none: all."""
+    placed_only: list[str]
+    """Type and zone that stand in machine.placed and in neither list of the stack's file."""
     ami: str | None
     """None: the newest Deep Learning Base AMI."""
     subnet: str | None
@@ -64,6 +66,8 @@ class Wanted(TypedDict):
     """MiB/s of the data disk."""
     snapshot: str | None
     """What the data disk begins with."""
+    time_zone: str
+    """What machine.cost.stop_at is meant in."""
     market: Literal["on-demand", "spot", "capacity-block"]
     """How the instance is paid."""
     reservation: str | None

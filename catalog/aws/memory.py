@@ -30,7 +30,7 @@ def _fit(model: WantedModel, kind: InstanceType) -> Fit | None:
 
 
 def memory_problem(model: WantedModel, kind: InstanceType) -> tuple[str, str] | None:
-    """Cause and change where a known model does not fit the GPUs that it is given, else None.
+    """Cause, as a sentence whose subject is the type, and change where a known model does not fit, else None.
 
     None as well where the forecast is uncertain: `memory_doubt` has it then.
     """
@@ -39,7 +39,7 @@ def memory_problem(model: WantedModel, kind: InstanceType) -> tuple[str, str] | 
         return None
     levers = "; or ".join(lever.text for lever in found.levers[:3])
     return (
-        f"{model['name']} does not fit {gpus_used(model)} GPU of {kind.name}: {found.why}",
+        f"does not hold seatable-vllm:model.name {model['name']} on {gpus_used(model)} of its GPUs: {found.why}",
         levers or "take a type with more GPU memory, or a smaller or quantised model (seatable-vllm:model.name)",
     )
 

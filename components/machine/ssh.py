@@ -173,11 +173,15 @@ def _require_usable(key: Path, otherwise: str) -> None:
     setting = "seatable-vllm:machine.ssh_key"
     try:
         mode = key.stat().st_mode
-        key.read_bytes()
+        text = key.read_bytes()
     except OSError as error:
         raise SettingsError(
             f"{setting}: {key} cannot be read ({error.strerror}); give the path of a private key, or {otherwise}"
         ) from None
+    if b"PRIVATE KEY-----" not in text:
+        if key.suffix == ".pub":
+            raise SettingsError(f"{setting}: {key} is a public key; give the private one, {key.with_suffix('')}")
+        raise SettingsError(f"{setting}: {key} is not a private key of OpenSSH; {otherwise}")
     if mode & KEY_MODE_MASK:
         raise SettingsError(f"{setting}: {key} can be read by others, and ssh refuses that; chmod 600 {key}")
 

@@ -15,6 +15,7 @@ from rehearsal.stack_file import stack_config
 from scripts.commands.errors import CommandError, failure
 from scripts.commands.stacks import PROJECT
 from settings import AwsMachine, Settings
+from settings.aws import refused_region
 
 if TYPE_CHECKING:
     from types_boto3_ec2.client import EC2Client
@@ -204,17 +205,12 @@ def aws_stack(stack: str, settings: Settings, project: Path = PROJECT) -> AwsSta
 
 
 def region_of(stack: str, project: Path = PROJECT) -> Aws:
-    """The region that the stack's file names. CommandError where neither it nor the environment does."""
-    import boto3  # noqa: PLC0415
-
+    """The region that the stack's file names. CommandError where it names none, as the program takes no other."""
     config = stack_config(stack, project, secret="")
     profile = config.get("aws:profile")
-    region = config.get("aws:region") or boto3.Session().region_name
-    if not region:
-        raise failure(
-            f"aws:region is not set in Pulumi.{stack}.yaml",
-            "name the region the machine is to be in, such as aws:region: eu-central-1, below config",
-        )
+    region = config.get("aws:region")
+    if refused := refused_region(region):
+        raise failure(*refused)
     return Aws(str(region), str(profile) if profile else None)
 
 
@@ -235,7 +231,7 @@ def asking(what: str, permission: str) -> Iterator[None]:
         else:
             words = (
                 f"AWS was asked {what} and refused: {code}: {told}",
-                "mend what it names, or the credentials and aws:region that it was asked with",
+                "correct what it names, or the credentials (aws:profile) and aws:region that it was asked with",
             )
         raise AwsRefused(code, str(failure(*words))) from None
     except BotoCoreError as error:
@@ -245,7 +241,7 @@ def asking(what: str, permission: str) -> Iterator[None]:
 def _unreachable(error: Exception) -> CommandError:
     return failure(
         f"AWS cannot be asked: {error}",
-        "give this computer AWS credentials (aws configure, or AWS_PROFILE) and a way to AWS's API",
+        "log in to AWS (aws sso login, or aws configure), and check this computer's network",
     )
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from catalog.aws.failures import answer_to, code_in, quota_request
 from catalog.aws.instance_types import quota_code
 from rehearsal.stack_file import stack_file
-from scripts.commands.aws import Aws, AwsStack, Volume
+from scripts.commands.aws import MAY_NOT, Aws, AwsRefused, AwsStack, Volume
 from scripts.commands.errors import CommandError
 from scripts.commands.stacks import set_in_stack_file
 from settings import AwsMachine
@@ -21,6 +21,9 @@ Say = Callable[[str], None]
 
 QUOTAS = {"VcpuLimitExceeded": "on-demand", "MaxSpotInstanceCountExceeded": "spot"}
 """Codes that say that a quota is too small, and the market whose quota that is."""
+
+NOT_THERE = ("NotFound", "Malformed")
+"""Endings of the codes of EC2 that say that what a setting names is not there."""
 
 _LIMIT = re.compile(r"current vCPU limit of (\d+)")
 
@@ -39,11 +42,16 @@ class NoCapacity(CommandError):  # noqa: N818 - reads as what happened
     """No candidate was left."""
 
 
+class NoCandidate(Exception):  # noqa: N818 - reads as what happened
+    """AWS sells no type of the stack where it may be; the program's look at the account says why."""
+
+
 def walk(candidates: Iterable[Placement], try_one: Callable[[Placement], T], say: Say) -> tuple[Placement, T]:
     """The first candidate that `try_one` does not raise Refused for, and what it returned.
 
     Each attempt and its answer is said in one line. Raises the Refused of a code that no other place helps
-    against, and NoCapacity where no candidate is left; whatever else `try_one` raises ends the walk.
+    against, NoCapacity where no candidate is left, and NoCandidate where there was none; whatever else `try_one`
+    raises ends the walk.
     """
     refused: list[str] = []
     passed: set[str] = set()
@@ -64,10 +72,7 @@ def walk(candidates: Iterable[Placement], try_one: Callable[[Placement], T], say
             say(f"{where(candidate)}: made")
             return candidate, result
     if not refused:
-        raise NoCapacity(
-            "cause: no zone of this region offers any of seatable-vllm:machine.instance_types\n"
-            "change: name other types, or another aws:region"
-        )
+        raise NoCandidate
     raise NoCapacity(
         f"cause: AWS has none of these machines now: {', '.join(refused)}\n"
         "change: try again later, or name more types in seatable-vllm:machine.instance_types, or more zones"
@@ -82,18 +87,18 @@ def where(place: Placement) -> str:
 def candidates(
     machine: AwsMachine, offered: Callable[[str], Sequence[str]], only: str | None = None
 ) -> Iterator[Placement]:
-    """Types x zones in the stack's order; where the machine was before comes first.
+    """Types x the zones that offer them, in the stack's order; where the machine was before comes first.
 
-    offered: the zones that offer a type, asked when its turn comes and only where the stack names none. only: the
-    one zone that is left, or None.
+    offered: the zones that offer a type, asked when its turn comes. only: the one zone that is left, or None.
     """
     seen = set()
     if machine.placed and only in (None, machine.placed.zone):
         seen.add((machine.placed.instance_type, machine.placed.zone))
         yield machine.placed
     for instance_type in machine.instance_types:
-        for zone in [only] if only else machine.zones or offered(instance_type):
-            if (instance_type, zone) not in seen:
+        offering = offered(instance_type)
+        for zone in [only] if only else machine.zones or offering:
+            if zone in offering and (instance_type, zone) not in seen:
                 seen.add((instance_type, zone))
                 yield Placement(instance_type=instance_type, zone=zone)
 
@@ -119,6 +124,8 @@ def deploy_somewhere(stack: AwsStack, deploy: Callable[[], T], say: Say) -> T:
         say(f"{volume.id}, the data volume, is in {volume.zone}, so no other zone is tried")
     try:
         return _walk_and_write(stack, _places(stack, volume), deploy, say)
+    except NoCandidate:
+        return deploy()
     except Refused as error:
         raise _explained(error, stack.aws) from None
     except NoCapacity as error:
@@ -185,11 +192,25 @@ def _is_there(stack: AwsStack) -> bool:
 
 def _places(stack: AwsStack, volume: Volume | None) -> Iterable[Placement]:
     machine, aws = stack.machine, stack.aws
-    if machine.reservation:
-        instance_type, zone = aws.reserved(machine.reservation)
-        return [Placement(instance_type=instance_type, zone=zone)]
-    only = volume.zone if volume else aws.zone_of_subnet(machine.subnet) if machine.subnet else None
-    return candidates(machine, aws.zones_with, only)
+
+    def offered(instance_type: str) -> Sequence[str]:
+        try:
+            return aws.zones_with(instance_type)
+        except AwsRefused as refused:
+            if refused.code not in MAY_NOT or not (only or machine.zones):
+                raise
+            return [only] if only else machine.zones
+
+    try:
+        if machine.reservation:
+            instance_type, zone = aws.reserved(machine.reservation)
+            return [Placement(instance_type=instance_type, zone=zone)]
+        only = volume.zone if volume else aws.zone_of_subnet(machine.subnet) if machine.subnet else None
+    except AwsRefused as refused:
+        if not refused.code.endswith(NOT_THERE):
+            raise
+        return []
+    return candidates(machine, offered, only)
 
 
 def _holding(stack: AwsStack) -> Volume | None:

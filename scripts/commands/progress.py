@@ -5,10 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scripts.commands.run_log import cleaned
-from scripts.commands.terminal import PLAIN_LINE_SECONDS, Step, Terminal
-
-GROWTH = 1.25
-"""Each plain line comes so much later than the one before: an hour takes thirty lines."""
+from scripts.commands.terminal import GROWTH, PLAIN_LINE_SECONDS, Step, Terminal
 
 NAMED = 4
 """How many of the resources under way are named."""
@@ -48,6 +45,10 @@ class Progress:
     def line(self, text: str) -> None:
         """What is to be read also later, as a warning is."""
         self._terminal.line(f"  {text}")
+
+    def warn(self, text: str) -> None:
+        """A warning, which is shown once however often a run deploys, as from zone to zone."""
+        self._terminal.once(f"  warning: {text}")
 
     def note(self, text: str) -> None:
         """What only whoever looks into a failure wants to read."""

@@ -126,8 +126,10 @@ class PulumiEngine:
         if known.pending:
             self._forget_pending()
         left = self.here.remove_unknown(known.ids, progress.say) if self.here else 0
+        # The stack itself and its providers are Pulumi's own: an `up` that was refused leaves nothing but these.
+        there = [each for each in (self._export() or {}).get("resources", []) if not own_to_pulumi(each)]
         self._change(["destroy", *_QUIETLY], progress)
-        return left + self._last_changes().get("delete", 0)
+        return left + (self._last_changes().get("delete", 0) if there else 0)
 
     def recorded(self) -> Recorded:
         """What the state says of an AWS account, and of steps that a killed run was at."""
@@ -376,6 +378,11 @@ def generated_in(state: Mapping[str, Any], name: str) -> str | None:
             # An opened secret stays in its envelope, as JSON.
             return str(json.loads(result["plaintext"]) if isinstance(result, Mapping) else result)
     return None
+
+
+def own_to_pulumi(resource: Mapping[str, Any]) -> bool:
+    """Whether this is the stack itself or a provider, of which there is nothing anywhere but in the state."""
+    return str(resource["type"]).startswith("pulumi:")
 
 
 def without_instance(resources: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

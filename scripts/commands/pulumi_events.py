@@ -67,15 +67,13 @@ class Following:
 
     def _diagnosis(self, said: Mapping[str, Any]) -> None:
         text, severity = str(said.get("message", "")).rstrip(), said.get("severity")
-        if not text or severity == "debug":
+        if not text or severity == "debug" or text.startswith(OF_THE_CLI):
             return
         name = _name(str(said.get("urn", "")))
         if severity == "error":
             self._error(f"{name}: {text}" if name else text)
-        elif severity == "warning" and not text.startswith(OF_THE_CLI):
-            if text not in self._told:
-                self._told.add(text)
-                self._progress.line(f"warning: {text}")
+        elif severity == "warning":
+            self._progress.warn(text)
         else:
             for line in text.splitlines():
                 self._progress.said(name or "pulumi", line)

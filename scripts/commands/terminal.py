@@ -11,7 +11,10 @@ from rich.console import Console
 from rich.status import Status
 
 PLAIN_LINE_SECONDS = 10
-"""Where no terminal can be redrawn, a step says at most this often what it is doing."""
+"""Where no terminal can be redrawn, the first line of a step that takes long comes after this."""
+
+GROWTH = 1.4
+"""Each of its lines comes so much later than the one before: an hour takes eighteen lines."""
 
 
 class Step(Protocol):
@@ -38,6 +41,7 @@ class Terminal:
         self.verbose = verbose
         self.log: Callable[[str], None] | None = None
         """Gets every line, and every note."""
+        self._shown_once: set[str] = set()
 
     @property
     def redraws(self) -> bool:
@@ -49,6 +53,12 @@ class Terminal:
         if self.log:
             self.log(text)
         self._print(text)
+
+    def once(self, text: str) -> None:
+        """One line that stays, unless it has been shown before."""
+        if text not in self._shown_once:
+            self._shown_once.add(text)
+            self.line(text)
 
     def note(self, text: str) -> None:
         """One line for whoever wants to read everything."""
@@ -86,13 +96,13 @@ class _Redrawn:
 class _Plain:
     def __init__(self, terminal: Terminal, title: str, begin: float) -> None:
         self._terminal, self._title, self._begin = terminal, title, begin
-        self._said = begin
+        self._next_line = float(PLAIN_LINE_SECONDS)
 
     def say(self, text: str) -> None:
-        now = time.monotonic()
-        if now - self._said >= PLAIN_LINE_SECONDS:
-            self._said = now
-            self._terminal.line(f"{self._title}: {now - self._begin:.0f} s: {text}")
+        elapsed = time.monotonic() - self._begin
+        if elapsed >= self._next_line:
+            self._next_line = elapsed * GROWTH
+            self._terminal.line(f"{self._title}: {elapsed:.0f} s: {text}")
 
 
 def _escape(text: str) -> str:

@@ -27,10 +27,13 @@ from rehearsal import run as rehearsal
 from rehearsal.errors import RehearsalError
 from scripts.commands import down, places
 from scripts.commands.aws import Aws
+from scripts.commands.engines import Known
 from scripts.commands.errors import CommandError
 from scripts.commands.places import NotMade, host_of
+from scripts.commands.progress import Progress
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.stacks import stack_settings
+from scripts.commands.terminal import Terminal
 from settings import AwsMachine, Settings, SettingsError, parse
 from tests.unit.aws_support import STACK_FILE, stack
 
@@ -70,34 +73,6 @@ def problems(**values: object) -> list[str]:
 
 
 # Settings
-
-
-@pytest.mark.parametrize(
-    ("values", "key", "words"),
-    [
-        ({"domain": {"host": "a.example.com", "tls": "acme-http", "acme_email": "a@example.com"}},
-         "domain.tls", "acme-dns, which opens nothing"),
-        ({"clients": {"seatable": {"kind": "seatable", "cidrs": ["127.0.0.1/32"]}}},
-         "clients.seatable.cidrs", "the addresses that seatable sends from"),
-        ({"clients": {"a": {"kind": "openai", "cidrs": ["198.51.100.1/32", "::1/128"]}}},
-         "clients.a.cidrs", "::1/128"),
-        ({"ports": {"edge": 22}}, "ports.edge", "443"),
-        ({"machine": {"kind": "aws", "admin_cidrs": ["203.0.113.7/32"]}}, "machine.instance_types", "g6.xlarge"),
-        ({"machine": {**AWS, "admin_cidrs": ["127.0.0.1/32"]}}, "machine.admin_cidrs", "run this from"),
-        ({"machine": {**AWS, "admin_cidrs": ["0.0.0.0/0"]}}, "machine.admin_cidrs.0", "0.0.0.0/0"),
-        ({"machine": {**SSM, "admin_cidrs": ["203.0.113.7/32"]}}, "machine.admin_cidrs", "remove it"),
-        ({"machine": {**AWS, "market": "capacity-block"}}, "machine.reservation", "bought beforehand"),
-        ({"machine": {**AWS, "data_disk": {"gib": 4}}}, "machine.data_disk.gib", "8"),
-        ({"machine": {**AWS, "cost": {"budget": {"mail": "a@example.com"}}}},
-         "machine.cost.budget.usd_per_month", "US dollars"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_right_on_aws_is_refused_with_its_key_and_the_way_out(
-    values: dict[str, object], key: str, words: str
-) -> None:
-    (line,) = problems(**values)
-    assert line.startswith(f"seatable-vllm:{key}: ")
-    assert words in line
 
 
 def test_all_problems_of_a_stack_on_aws_are_told_at_once() -> None:
@@ -285,6 +260,25 @@ def test_the_place_of_a_machine_is_in_the_state_though_the_up_has_failed_later(
     assert engine.place() is None
     monkeypatch.setattr(engine, "_stack", lambda **_: state({**half, "outputs": {"place": PLACE}}))
     assert engine.place() == PLACE
+
+
+@pytest.mark.parametrize(
+    ("resources", "removed"),
+    [
+        (["pulumi:pulumi:Stack", "pulumi:providers:command"], 0),
+        (["pulumi:pulumi:Stack", "random:index/randomUuid:RandomUuid"], 2),
+        ([], 0),
+    ],
+)
+def test_a_stack_whose_up_was_refused_has_nothing_to_remove(
+    engine: PulumiEngine, monkeypatch: pytest.MonkeyPatch, resources: list[str], removed: int
+) -> None:
+    engine.here = None
+    deployment = {"resources": [{"type": each} for each in resources]}
+    answers = {"_known": Known(), "_wait_for_lock": None, "_export": deployment, "_change": None}
+    for name, answer in {**answers, "_last_changes": {"delete": len(resources)}}.items():
+        monkeypatch.setattr(engine, name, lambda *_, answer=answer: answer)
+    assert engine.down(Progress(Terminal(), SimpleNamespace(say=print))) == removed
 
 
 def test_the_commands_reach_the_machine_that_the_state_knows(

@@ -75,6 +75,7 @@ def wanted(**changes: Any) -> Wanted:
         "instance_types": ["g6.xlarge", "g5.xlarge"],
         "instance_type": "g6.xlarge",
         "zones": [],
+        "placed_only": [],
         "ami": None,
         "subnet": None,
         "ipv6": False,
@@ -84,6 +85,7 @@ def wanted(**changes: Any) -> Wanted:
         "data_disk_gib": 200,
         "data_disk_throughput": 125,
         "snapshot": None,
+        "time_zone": "UTC",
         "market": "on-demand",
         "reservation": None,
         "gpus": "auto",
@@ -232,13 +234,14 @@ def test_a_type_that_is_newer_than_the_table_is_taken_with_a_warning() -> None:
 @pytest.mark.parametrize("kind", ["p3.2xlarge", "g6f.xlarge"])
 def test_a_gpu_that_vllm_does_not_run_on_is_refused_with_the_reason(kind: str) -> None:
     assert any(
-        f"{kind} does not run vLLM" in text for text in problems(wanted(instance_types=["g6.xlarge", kind]))
+        f"machine.instance_types: {kind} does not run vLLM" in text
+        for text in problems(wanted(instance_types=["g6.xlarge", kind]))
     )
 
 
 def test_a_machine_without_a_gpu_is_refused_unless_it_is_asked_for() -> None:
     types = {"instance_types": ["m7i.large"], "instance_type": "m7i.large"}
-    assert "m7i.large has no NVIDIA GPU" in problems(wanted(**types))
+    assert problems(wanted(**types)) == ["seatable-vllm:machine.instance_types: m7i.large has no NVIDIA GPU"]
     small = {**types, "gpus": "none", "model": {"name": SMOLLM2, "context_tokens": 8192, "extra_args": {}}}
     assert problems(wanted(**small)) == []
 
@@ -246,8 +249,8 @@ def test_a_machine_without_a_gpu_is_refused_unless_it_is_asked_for() -> None:
 def test_a_model_that_is_spread_over_more_gpus_than_there_are_is_refused() -> None:
     model = {"name": GEMMA, "context_tokens": 65536, "extra_args": {"tensor-parallel-size": 4}}
     assert problems(wanted(model=model)) == [
-        f"seatable-vllm:model.extra_args spread the model over 4 GPUs, and {kind} has 1"
-        for kind in ("g6.xlarge", "g5.xlarge")
+        "seatable-vllm:machine.instance_types: g6.xlarge has 1 GPU, and seatable-vllm:model.extra_args spread the "
+        "model over 4 (likewise g5.xlarge)"
     ]
 
 
@@ -255,7 +258,7 @@ def test_a_model_that_does_not_fit_is_refused_in_the_words_of_the_forecast() -> 
     model: WantedModel = {"name": "Qwen/Qwen2.5-14B-Instruct", "context_tokens": 8192, "extra_args": {}}
     found = memory_problem(model, instance_types()["g6.xlarge"])
     assert found is not None
-    assert "does not fit 1 GPU of g6.xlarge: weights" in found[0]
+    assert "does not hold seatable-vllm:model.name Qwen/Qwen2.5-14B-Instruct on 1 of its GPUs: weights" in found[0]
     assert "pipeline-parallel-size" in found[1]
     model["extra_args"] = {"tensor-parallel-size": 4}
     assert memory_problem(model, instance_types()["g6.12xlarge"]) is None
@@ -290,11 +293,13 @@ def test_a_type_that_the_zone_does_not_sell_is_refused_with_the_zones_that_do() 
     found = judge(wanted(zones=["eu-central-1a", "eu-central-1b"]), account).problems
     assert [(problem.cause, problem.change) for problem in found] == [
         (
-            "Unsupported: eu-central-1a, eu-central-1b (seatable-vllm:machine.zones) does not sell g6.xlarge",
-            "in eu-central-1 it is sold in eu-central-1c",
+            "seatable-vllm:machine.zones: eu-central-1a and eu-central-1b do not sell g6.xlarge",
+            "name a zone that does: eu-central-1c",
         )
     ]
-    assert answer_to(str(code_in(found[0].cause))) == "next zone"
+    volumes = [{**each, "AvailabilityZone": "eu-central-1b"} for each in RECORDED["volumes"]]
+    (tied,) = problems(wanted(), replace(account, volumes=volumes))
+    assert tied.endswith("g6.xlarge is not sold in eu-central-1b, where the stack's data disk is")
 
 
 def test_the_first_named_zone_that_sells_the_type_is_taken() -> None:
@@ -326,8 +331,10 @@ def test_a_local_zone_and_one_that_is_down_are_never_chosen() -> None:
 def test_a_zone_of_another_region_and_one_that_the_account_lacks_are_refused() -> None:
     found = problems(wanted(zones=["eu-west-1a", "eu-central-1f"]))
     assert "eu-west-1a is not in aws:region eu-central-1" in found[0]
-    assert "has no zone eu-central-1f" in found[1]
+    assert "eu-central-1f is not a zone of eu-central-1" in found[1]
     assert len(found) == 2
+    by_hand = wanted(zones=["eu-central-1f"], placed_only=["eu-central-1f"])
+    assert problems(by_hand)[0].startswith("seatable-vllm:machine.placed.zone: eu-central-1f ")
 
 
 @pytest.mark.parametrize(
@@ -337,7 +344,11 @@ def test_a_zone_of_another_region_and_one_that_the_account_lacks_are_refused() -
         ({"instance_types": ["p3.2xlarge"], "instance_type": "p3.2xlarge"},
          replace(EMPTY, quotas={"L-417A185B": 0}), "p3.2xlarge does not run vLLM"),
         ({"zones": ["eu-west-1a"]}, RUNNING, "eu-west-1a is not in aws:region"),
-        ({"zones": ["eu-central-1f"]}, RUNNING, "no zone eu-central-1f"),
+        ({"zones": ["eu-central-1f"]}, RUNNING, "eu-central-1f is not a zone"),
+        ({"instance_types": ["m7i.large"], "instance_type": "m7i.large", "ami": "ami-0123456789abcdef0"},
+         replace(EMPTY, quotas={"L-1216C47A": 0}), "m7i.large has no NVIDIA GPU"),
+        ({"instance_types": ["h9.huge"], "instance_type": "h9.huge"}, replace(EMPTY, images=[], image_id=None),
+         "EC2 has no h9.huge"),
         ({"zones": ["eu-west-1a"], "reservation": "cr-0a"},
          replace(EMPTY, reservations=[{"InstanceType": "g6.xlarge", "AvailabilityZone": "eu-central-1a"}]),
          "eu-west-1a is not in aws:region"),
@@ -346,9 +357,10 @@ def test_a_zone_of_another_region_and_one_that_the_account_lacks_are_refused() -
          "is expired"),
         ({"zones": ["eu-central-1f"], "subnet": "subnet-0a"},
          replace(EMPTY, subnets=[{"SubnetId": "subnet-0a", "AvailabilityZone": "eu-central-1a"}]),
-         "no zone eu-central-1f"),
+         "eu-central-1f is not a zone"),
         ({"domain": {"host": "llm.example.com", "zone": "example.com", "zone_id": None, "adopt_record": False}},
-         replace(EMPTY, hosted_zones=[], records=[{"Name": "llm.example.com.", "Type": "A"}]), "no hosted zone"),
+         replace(EMPTY, hosted_zones=[], records=[{"Name": "llm.example.com.", "Type": "A"}]),
+         "is not a hosted zone"),
     ],
 )  # fmt: skip
 def test_no_rule_speaks_of_what_another_has_made_void(wants: dict[str, Any], account: Account, cause: str) -> None:
@@ -386,7 +398,8 @@ def test_the_quota_counts_what_runs_of_its_kind_and_nothing_else() -> None:
     assert problems(wanted(), replace(EMPTY, instances=others)) == []
     (found,) = judge(wanted(), replace(EMPTY, instances=[*others, instance("g6.xlarge", "pending")])).problems
     assert found.cause == (
-        "g6.xlarge needs 4 vCPUs, and the account may have 0 more in eu-central-1 (quota L-DB2E81BA: 8, in use: 8)"
+        "seatable-vllm:machine.instance_types: g6.xlarge needs 4 vCPUs, and the account may have 0 more in "
+        "eu-central-1 (quota L-DB2E81BA: 8, in use: 8)"
     )
     assert found.change.endswith(
         "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA "
@@ -454,7 +467,8 @@ def test_a_reservation_for_another_type_or_zone_is_refused() -> None:
 def test_an_image_for_another_processor_is_refused() -> None:
     account = replace(EMPTY, images=[{**DLAMI, "Architecture": "arm64"}])
     assert problems(wanted(), account) == [
-        "the image ami-0123456789abcdef0 is for arm64, and g6.xlarge has x86_64"
+        "seatable-vllm:machine.ami: ami-0123456789abcdef0 (the newest Deep Learning Base AMI) is for arm64, and "
+        "g6.xlarge has x86_64"
     ]
 
 
@@ -492,7 +506,7 @@ def test_an_image_says_its_root_size_and_who_logs_in() -> None:
 def test_an_image_that_is_not_there_is_refused_in_words_of_who_named_it() -> None:
     gone = replace(EMPTY, image_id=None, images=[])
     assert "Deep Learning Base AMI is not found" in problems(wanted(), gone)[0]
-    assert "machine.ami: ami-0a is not to be had" in problems(wanted(ami="ami-0a"), gone)[0]
+    assert "machine.ami: ami-0a is not in eu-central-1" in problems(wanted(ami="ami-0a"), gone)[0]
 
 
 def test_a_first_disk_under_the_images_own_is_refused_and_a_narrow_one_is_warned_about() -> None:
@@ -603,7 +617,7 @@ def test_another_stacks_disk_and_machine_tie_nobody() -> None:
 def test_a_zone_that_is_not_there_or_private_or_there_twice_is_refused() -> None:
     public, private = RECORDED["hosted_zones"]
     assert private["Config"]["PrivateZone"]
-    assert "is no hosted zone" in problems(wanted(), replace(EMPTY, hosted_zones=[]))[0]
+    assert "is not a hosted zone" in problems(wanted(), replace(EMPTY, hosted_zones=[]))[0]
     assert "is a private zone" in problems(wanted(), replace(EMPTY, hosted_zones=[private]))[0]
     twice = [public, {**public, "Id": "/hostedzone/Z2"}, private]
     assert "is there 2 times" in problems(wanted(), replace(EMPTY, hosted_zones=twice))[0]
@@ -626,7 +640,7 @@ def test_a_zone_of_the_id_that_holds_another_name_is_refused() -> None:
 def test_the_zone_that_route_53_lists_after_the_name_is_not_taken_for_it() -> None:
     # ListHostedZonesByName begins at a name and goes on with those behind it.
     behind = {"Id": "/hostedzone/Z3", "Name": "example.de.", "Config": {"PrivateZone": False}}
-    assert "is no hosted zone" in problems(wanted(), replace(EMPTY, hosted_zones=[behind]))[0]
+    assert "is not a hosted zone" in problems(wanted(), replace(EMPTY, hosted_zones=[behind]))[0]
 
 
 def name_record(kind: str, *values: str, name: str = "llm.example.com.", **more: Any) -> dict[str, Any]:
@@ -658,12 +672,14 @@ def test_a_name_that_leads_elsewhere_is_refused_with_both_remedies_or_taken_over
     record: dict[str, Any], goal: str
 ) -> None:
     (found,) = judge(wanted(), replace(EMPTY, records=[record])).problems
-    assert found.cause == f"the record llm.example.com A is there already and leads to {goal}"
+    assert found.cause == (
+        f"seatable-vllm:domain.host: llm.example.com has a record A already, which points to {goal}"
+    )
     assert "seatable-vllm:domain.adopt_record to true" in found.change
     assert "seatable-vllm:domain.host to another name" in found.change
     taken = judge(adopting(), replace(EMPTY, records=[record]))
     assert taken.problems == ()
-    assert f"leads to {goal}; this stack takes it over, and scripts/down removes it" in "".join(taken.warnings)
+    assert f"points to {goal}; this stack takes it over, and scripts/down removes it" in "".join(taken.warnings)
 
 
 def test_the_stacks_own_record_is_known_by_the_stacks_own_address() -> None:
@@ -673,7 +689,7 @@ def test_the_stacks_own_record_is_known_by_the_stacks_own_address() -> None:
     assert offer is not None
     assert offer["own_records"] == ["A", "AAAA"]
     (found,) = judge(wanted(stack="prod"), replace(RUNNING, records=records)).problems
-    assert f"leads to {address['PublicIp']}, the address of the stack dev" in found.cause
+    assert f"points to {address['PublicIp']}, the address of the stack dev" in found.cause
     shared = [name_record("A", address["PublicIp"], "198.51.100.4")]
     assert "198.51.100.4" in problems(wanted(), replace(RUNNING, records=shared))[0]
 
@@ -691,7 +707,7 @@ def test_what_no_record_of_ours_can_replace_has_to_be_deleted(record: dict[str, 
 
 def test_a_record_of_ipv6_that_leads_elsewhere_is_refused_where_ours_would_be_and_else_told() -> None:
     there = replace(EMPTY, records=[name_record("AAAA", "2001:db8::1")])
-    assert "llm.example.com AAAA is there already" in problems({**wanted(), "ipv6": True}, there)[0]
+    assert "llm.example.com has a record AAAA already" in problems({**wanted(), "ipv6": True}, there)[0]
     found = judge(wanted(), there)
     assert found.problems == ()
     assert "clients with IPv6 go there" in found.warnings[0]

@@ -723,7 +723,7 @@ def test_an_account_that_is_not_ready_ends_the_program_with_nothing_in_the_state
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"region": None}, ["aws:region", "missing", "into the stack's file"]),
+        ({"region": None}, ["aws:region: missing", "write the region"]),
         ({"region": "Frankfurt"}, ["aws:region", "Frankfurt"]),
         ({"machine": {"zones": ["us-east-1a"]}}, ["zones", "us-east-1a", "eu-central-1"]),
         ({"machine": {"ssh_key": "~/.ssh/nobodys"}}, ["machine.ssh_key", "nobodys", "ssh-keygen"]),

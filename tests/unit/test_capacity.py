@@ -166,10 +166,19 @@ def test_zones_are_asked_for_only_when_the_turn_of_a_type_comes() -> None:
 
 def test_where_the_machine_was_before_is_tried_first_and_once() -> None:
     before = {"instance_type": "g5.xlarge", "zone": "us-east-1b"}
-    places = list(candidates(machine(placed=before, zones=["us-east-1a", "us-east-1b"]), lambda _: []))
+    zones = ["us-east-1a", "us-east-1b"]
+    places = list(candidates(machine(placed=before, zones=zones), lambda _: zones))
     assert [(each.instance_type, each.zone[-1]) for each in places] == [
         ("g5.xlarge", "b"), ("g6.xlarge", "a"), ("g6.xlarge", "b"), ("g5.xlarge", "a"),
     ]  # fmt: skip
+
+
+def test_a_named_zone_that_does_not_sell_a_type_is_passed_over_without_a_run() -> None:
+    def offered(instance_type: str) -> list[str]:
+        return {"g6.xlarge": ["us-east-1c"], "g5.xlarge": ["us-east-1a", "us-east-1b"]}[instance_type]
+
+    assert list(candidates(machine(zones=["us-east-1b"]), offered)) == [place("g5.xlarge", "b")]
+    assert list(candidates(machine(), offered, "us-east-1a")) == [place("g5.xlarge", "a")]
 
 
 # The stack's file
@@ -409,12 +418,43 @@ def test_credentials_that_aws_does_not_take_are_told_in_words(
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(project / "none"))
-    with pytest.raises(CommandError, match=r"AWS cannot be asked.*\nchange: give this computer AWS cred"):
+    with pytest.raises(CommandError, match=r"AWS cannot be asked.*\nchange: log in to AWS"):
         deploy_somewhere(stack(project), lambda: "deployed", lambda _: None)
 
 
 def test_a_stack_without_a_region_is_told_what_to_set(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("AWS_DEFAULT_REGION")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(project / "none"))
-    with pytest.raises(CommandError, match=r"aws:region is not set in Pulumi.gpu.yaml"):
+    # Pulumi's program takes none from the environment, so the look at the account must not either.
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with pytest.raises(CommandError, match=r"aws:region: missing\nchange: write the region"):
         stack(project, STACK_FILE.replace("  aws:region: us-east-1\n", ""))
+
+
+@pytest.mark.parametrize("region", ["Frankfurt", "us-east-1a"])
+def test_what_is_not_a_region_is_refused_before_aws_is_asked(project: Path, region: str) -> None:
+    with pytest.raises(CommandError) as refused:
+        stack(project, STACK_FILE.replace("aws:region: us-east-1", f"aws:region: {region}"))
+    assert str(refused.value) == (
+        f"cause: aws:region: '{region}' is not a region\nchange: write one such as eu-central-1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("[g6.xlarge, g5.xlarge]", "[g6.huge]"),
+        ('zones: ["us-east-1a", us-east-1b, us-east-1c]', "zones: [us-east-1z]"),
+        ('zones: ["us-east-1a", us-east-1b, us-east-1c]', "subnet: subnet-0123456789abcdef0"),
+    ],
+)
+def test_what_aws_does_not_have_is_left_to_the_programs_look_at_the_account(
+    before: str, after: str, project: Path
+) -> None:
+    file = STACK_FILE.replace(before, after)
+
+    def look() -> str:
+        assert text(project) == file, "a place was written that nobody asked for"
+        raise CommandError("phase: AWS account\ncause: the preflight's own")
+
+    with pytest.raises(CommandError, match="the preflight's own"):
+        deploy_somewhere(stack(project, file), look, lambda _: None)
+    assert text(project) == file

@@ -6,6 +6,7 @@ The events are those of Pulumi 3.260, shortened. It does NOT prove that another 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -154,3 +155,23 @@ def test_verbose_has_each_event_in_a_line_of_its_own(capsys: pytest.CaptureFixtu
         "0 s: machine: waiting for SSH",
         "11 s: machine created (11 s)",
     ]
+
+
+def test_a_step_without_a_change_that_waits_for_an_hour_is_told_in_a_few_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    with Terminal().step("checking the endpoint") as step:
+        for clock.now in range(0, 3601, 2):
+            step.say("the engine loads")
+    assert 12 <= len(capsys.readouterr().err.splitlines()) <= 20
+
+
+def test_a_warning_of_a_run_that_goes_from_zone_to_zone_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal()
+    for zone in "abc":
+        with terminal.step(f"deploying in {zone}") as step:
+            warned = {"urn": "", "message": "not checked: the quota", "severity": "warning"}
+            Following(Progress(terminal, step)).heard(json.dumps({"diagnosticEvent": warned}))
+    assert capsys.readouterr().err.count("warning: not checked: the quota") == 1

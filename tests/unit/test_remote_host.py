@@ -84,7 +84,7 @@ def test_what_is_no_choice_of_gpus_is_refused(gpus: object) -> None:
 
 
 def test_a_setting_of_a_host_is_unknown_to_this_computer() -> None:
-    with pytest.raises(SettingsError, match=r"machine\.ssh: there is no such setting"):
+    with pytest.raises(SettingsError, match=r"machine\.ssh: is for a machine of kind host, not local; remove it"):
         parse({"machine": {"kind": "local", "ssh": "a@b"}})
 
 
@@ -159,7 +159,10 @@ def test_a_key_file_that_ssh_would_refuse_is_named_with_the_way_out(tmp_path: Pa
     machine = HostMachine(ssh="a@b", ssh_key=str(key))
     with pytest.raises(SettingsError, match=r"machine\.ssh_key: .*key cannot be read"):
         prepare(machine, ssh_of(machine, "s"), tmp_path)
-    key.write_text("")
+    key.write_text("ssh-ed25519 AAAA a@b\n")
+    with pytest.raises(SettingsError, match="is not a private key"):
+        prepare(machine, ssh_of(machine, "s"), tmp_path)
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     key.chmod(stat.S_IRUSR | stat.S_IRGRP)
     with pytest.raises(SettingsError, match="chmod 600"):
         prepare(machine, ssh_of(machine, "s"), tmp_path)

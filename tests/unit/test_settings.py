@@ -405,12 +405,12 @@ def test_a_network_that_is_not_text_is_refused_with_key_and_way_out(junk: object
         ({"model": {"max_model_len": 8193}}, "model.max_model_len", "8193", "8192 or less"),
         ({"model": {"max_model_len": 0}}, "model.max_model_len", "0", "256"),
         ({"model": {"max_model_len": -1}}, "model.max_model_len", "-1", "256"),
-        ({"model": {"max_model_len": "8192"}}, "model.max_model_len", "'8192'", "integer"),
-        ({"model": {"max_model_len": 1024.5}}, "model.max_model_len", "1024.5", "integer"),
-        ({"model": {"max_model_len": True}}, "model.max_model_len", "True", "integer"),
+        ({"model": {"max_model_len": "8192"}}, "model.max_model_len", "'8192'", "whole number"),
+        ({"model": {"max_model_len": 1024.5}}, "model.max_model_len", "1024.5", "whole number"),
+        ({"model": {"max_model_len": True}}, "model.max_model_len", "True", "whole number"),
         ({"ports": {"edge": 80}}, "ports.edge", "80", "1024"),
         ({"ports": {"edge": 65536}}, "ports.edge", "65536", "65535"),
-        ({"ports": {"engine": "18000"}}, "ports.engine", "'18000'", "integer"),
+        ({"ports": {"engine": "18000"}}, "ports.engine", "'18000'", "whole number"),
         ({"ports": {"edge": 9000, "engine": 9000}}, "ports.edge", "9000", "each its own"),
         ({"ports": {"edge": 18000}}, "ports.edge", "18000", "each its own"),
         ({"clients": {**LOOPBACK, "b": {"kind": "x", "cidrs": ["::1/128"]}}}, "clients.b.kind", "'x'", "'openai'"),
@@ -814,7 +814,7 @@ def test_each_default_of_the_schema_alone_changes_nothing(key: str) -> None:
 
 
 def test_the_types_of_the_projects_schema_are_those_that_pulumi_knows() -> None:
-    python = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
+    python = {"string": str, "whole number": int, "boolean": bool, "array": list, "object": dict}
     for key, entry in project_schema().items():
         assert isinstance(entry["default"], python[entry["type"]]), key
         assert entry["description"]

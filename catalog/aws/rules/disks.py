@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from catalog.aws.account import Account, Unanswered, Wanted, items, known
 from catalog.aws.images import login, root_gib, supported_families
-from catalog.aws.instance_types import family_of, instance_types
+from catalog.aws.instance_types import family_of
 from catalog.aws.rules.finding import Findings, Problem, Rule
-from catalog.aws.rules.lookups import data_volumes, may_be, own, processors_of
+from catalog.aws.rules.lookups import data_volumes, may_be, named_in, own, processors_of, to_be_replaced
 from catalog.models import KNOWN_MODELS
 
 IMAGE_GIB = {"auto": 30, "none": 8}
@@ -26,40 +26,48 @@ def image_suits(wanted: Wanted, account: Account) -> Findings:
     kind, region, images = wanted["instance_type"], wanted["region"], account.images
     if isinstance(images, Unanswered) and account.image_id:
         return  # it may be there all the same
+    other_type = to_be_replaced(wanted, account)
+    if other_type and not wanted["ami"]:
+        return  # that one has its own image
     if isinstance(images, Unanswered) or not items(images):
         why = f" ({images.call} {images.why})" if isinstance(images, Unanswered) else ""
         yield (
             Problem(
-                f"seatable-vllm:machine.ami: {wanted['ami']} is not to be had in {region}{why}",
+                f"seatable-vllm:machine.ami: {wanted['ami']} is not in {region}, or not for this account{why}",
                 "correct it, or remove it: then the newest Deep Learning Base AMI is taken",
             )
             if wanted["ami"]
             else Problem(
-                f"AWS's Deep Learning Base AMI is not found in {region}{why}",
-                "allow ssm:GetParameter and ec2:DescribeImages, or name an image in seatable-vllm:machine.ami",
+                f"seatable-vllm:machine.ami: none is named, and AWS's Deep Learning Base AMI is not found in "
+                f"{region}{why}",
+                "name an image, or allow the credentials ssm:GetParameter and ec2:DescribeImages",
             )
         )
         return
+    if other_type:
+        return
     image = items(images)[0]
-    name, processors = image["ImageId"], processors_of(kind, account)
+    processors = processors_of(kind, account)
+    name = f"seatable-vllm:machine.ami: {image['ImageId']}"
+    if not wanted["ami"]:
+        name += " (the newest Deep Learning Base AMI)"
     if image.get("State", "available") != "available":
-        yield Problem(f"the image {name} is {image['State']}", "name another in seatable-vllm:machine.ami")
+        yield Problem(f"{name} is {image['State']}", "name another")
     if processors and image.get("Architecture", processors[0]) not in processors:
         yield Problem(
-            f"the image {name} is for {image['Architecture']}, and {kind} has {' or '.join(processors)}",
-            "name an image of that processor in seatable-vllm:machine.ami, or remove it, or take another type",
+            f"{name} is for {image['Architecture']}, and {kind} has {' or '.join(processors)}",
+            f"name an image for {' or '.join(processors)}, or remove the setting: then the newest Deep Learning "
+            "Base AMI is taken",
         )
     families = supported_families(str(image.get("Description", "")))
-    row = instance_types().get(kind)
-    runs = wanted["gpus"] == "auto" and not (row and row.no_vllm)
-    if runs and families and family_of(kind) not in families:
+    if wanted["gpus"] == "auto" and families and family_of(kind) not in families:
         yield Problem(
-            f"the image {name} does not support {family_of(kind)}: its driver is made for "
-            f"{', '.join(sorted(families))}",
-            "take a type of these families, or name an image with its driver in seatable-vllm:machine.ami",
+            f"{name} does not support {family_of(kind)}: its driver is made for {', '.join(sorted(families))}",
+            f"take a type of these families ({named_in(wanted, kind, 'instance_types')}), or name an image with "
+            f"a driver for {family_of(kind)}",
         )
     if login(image) is None:
-        yield f"the image {name} does not say who logs in: ubuntu is tried"
+        yield f"{name} does not say who logs in: ubuntu is tried"
 
 
 def disks_are_large_enough(wanted: Wanted, account: Account) -> Findings:
@@ -103,11 +111,12 @@ def machine_keeps_its_processor(wanted: Wanted, account: Account) -> Findings:
     processors = processors_of(kind, account)
     for each in own(wanted, account.instances):
         processor = each.get("Architecture")
-        if wanted["ami"] or not processors or processor in (None, *processors):
+        if wanted["ami"] or not processors or processor in (None, *processors) or to_be_replaced(wanted, account):
             continue
         newest = account.image_id or "one of that processor"
         yield Problem(
-            f"{kind} has {' or '.join(processors)}, and the machine {each.get('InstanceId')} has an image for "
+            f"{named_in(wanted, kind, 'instance_types')}: {kind} has {' or '.join(processors)}, and the machine "
+            f"{each.get('InstanceId')} has an image for "
             f"{processor}, which it keeps",
             f"set seatable-vllm:machine.ami to {newest}: the machine is then made anew from that, with its data, "
             "address and name",
@@ -142,7 +151,7 @@ def machine_is_where_its_data_is(wanted: Wanted, account: Account) -> Findings:
         if zones and there not in zones and may_be(zones, account):
             yield Problem(
                 f"the stack's data disk {each.get('VolumeId')} is in {there}, and the machine is to be in "
-                f"{' or '.join(zones)}",
+                f"{' or '.join(zones)} ({named_in(wanted, zones[0], 'zones')})",
                 f"set seatable-vllm:machine.placed.zone (or machine.zones) to {there}; or make a snapshot of the "
                 "disk, name it in machine.data_disk.snapshot, and remove the disk",
             )

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
+import zoneinfo
 from collections.abc import Sequence
 
 from catalog.aws.account import Account, Shape, Unanswered, Wanted, items, known
 from catalog.aws.failures import quota_request
-from catalog.aws.instance_types import counts, instance_types, nearest, quota_code
+from catalog.aws.instance_types import InstanceType, counts, instance_types, nearest, quota_code
 from catalog.aws.memory import gpus_used, memory_doubt, memory_problem
 from catalog.aws.rules.finding import Findings, Problem, Rule
-from catalog.aws.rules.lookups import chosen_zone, may_be, offering_zones, own, vcpus_of
+from catalog.aws.rules.lookups import (
+    chosen_zone,
+    data_volumes,
+    exists,
+    may_be,
+    named_in,
+    offering_zones,
+    own,
+    to_be_replaced,
+    vcpus_of,
+    without_nvidia,
+)
 
 RUNNING = ("pending", "running")
 STOPPED = ("stopping", "stopped")
@@ -19,15 +32,16 @@ def zones_are_of_the_region(wanted: Wanted, account: Account) -> Findings:
     """Zones are named after their region."""
     there = sorted(each["ZoneName"] for each in items(account.zones))
     for zone in wanted["zones"]:
+        setting = named_in(wanted, zone, "zones")
         if not zone.startswith(wanted["region"]):
             yield Problem(
-                f"seatable-vllm:machine.zones: {zone} is not in aws:region {wanted['region']}",
+                f"{setting}: {zone} is not in aws:region {wanted['region']}",
                 f"name zones of {wanted['region']}, or set aws:region to the zone's",
             )
         elif there and zone not in there:
             yield Problem(
-                f"seatable-vllm:machine.zones: {wanted['region']} has no zone {zone} for this account",
-                f"it has {', '.join(there)}",
+                f"{setting}: {zone} is not a zone of {wanted['region']} for this account",
+                f"name one of {', '.join(there)}",
             )
 
 
@@ -37,35 +51,29 @@ def types_exist(wanted: Wanted, account: Account) -> Findings:
         if exists(kind, account):
             continue
         near = nearest(kind)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see catalog/aws/instance_types.json"
+        hint = f"write one that EC2 has, such as {' or '.join(near or ['g6.xlarge'])}"
+        setting = named_in(wanted, kind, "instance_types")
         if known(account.types):
-            yield Problem(f"seatable-vllm:machine.instance_types: EC2 has no {kind} in {wanted['region']}", hint)
+            yield Problem(f"{setting}: EC2 has no {kind} in {wanted['region']}", hint)
         else:
-            yield f"seatable-vllm:machine.instance_types: {kind} is not known here; {hint}"
-
-
-def exists(kind: str, account: Account) -> bool:
-    """Whether EC2 or this program knows a type; of another one nothing more is to be said."""
-    told = [each.get("InstanceType") for each in (*items(account.types), *items(account.offerings))]
-    return kind in instance_types() or kind in told
+            yield f"{setting}: {kind} is not known here; {hint}"
 
 
 def types_run_vllm(wanted: Wanted, account: Account) -> Findings:
     """Every type of the list has whole NVIDIA GPUs that vLLM runs on."""
     if wanted["gpus"] == "none":
         return
-    answered = {each.get("InstanceType"): each for each in items(account.types)}
+    answered = {each.get("InstanceType") for each in items(account.types)}
     for kind in wanted["instance_types"]:
-        row, told = instance_types().get(kind), answered.get(kind)
-        makers = {gpu.get("Manufacturer") for gpu in (told or {}).get("GpuInfo", {}).get("Gpus", [])}
+        row, setting = instance_types().get(kind), named_in(wanted, kind, "instance_types")
         if row and row.no_vllm:
-            yield Problem(f"{kind} does not run vLLM: {row.no_vllm}", f"take {_suggestion(kind)}")
-        elif row is None and told and "NVIDIA" not in makers:
+            yield Problem(f"{setting}: {kind} does not run vLLM: {row.no_vllm}", f"take {_suggestion(kind)}")
+        elif without_nvidia(kind, account):
             yield Problem(
-                f"{kind} has no NVIDIA GPU",
+                f"{setting}: {kind} has no NVIDIA GPU",
                 f"take {_suggestion(kind)}, or set seatable-vllm:machine.gpus to none to try without one",
             )
-        elif row is None and told:
+        elif row is None and kind in answered:
             yield f"{kind} is newer than this program: its price and compute capability are not known here"
         for note in row.notes if row else ():
             yield f"{kind}: {note}"
@@ -75,27 +83,37 @@ def _suggestion(kind: str) -> str:
     """Types to take in place of one that does not do."""
     size = kind.partition(".")[2]
     like = [name for name in (f"g6.{size}", f"g6e.{size}") if name in instance_types()]
-    return " or ".join(like or ["g6.xlarge"]) + " (seatable-vllm:machine.instance_types)"
+    return " or ".join(like or ["g6.xlarge"])
 
 
 def model_fits(wanted: Wanted, account: Account) -> Findings:  # noqa: ARG001 - a rule's form
     """The model's weights fit the memory of the GPUs that it is given, on every type of the list."""
     if wanted["gpus"] == "none":
         return
-    used = gpus_used(wanted["model"])
-    for kind in wanted["instance_types"]:
-        row = instance_types().get(kind)
-        if row is None or row.no_vllm:
-            continue
-        if used > row.gpus:
-            yield Problem(
-                f"seatable-vllm:model.extra_args spread the model over {used} GPUs, and {kind} has {row.gpus}",
-                f"lower tensor-parallel-size to {row.gpus}, or take a type with {used} GPUs",
-            )
-        elif problem := memory_problem(wanted["model"], row):
-            yield Problem(*problem)
-        elif doubt := memory_doubt(wanted["model"], row):
+    rows = [row for kind in wanted["instance_types"] if (row := instance_types().get(kind)) and not row.no_vllm]
+    refused = [(row, problem) for row in rows if (problem := _too_small(wanted, row))]
+    if refused:
+        # One cause for all types: the first is what the machine would be.
+        (first, problem), *more = refused
+        others = f" (likewise {', '.join(row.name for row, _ in more)})" if more else ""
+        setting = named_in(wanted, first.name, "instance_types")
+        yield Problem(f"{setting}: {first.name} {problem.cause}{others}", problem.change)
+    for row in rows:
+        if not _too_small(wanted, row) and (doubt := memory_doubt(wanted["model"], row)):
             yield doubt
+
+
+def _too_small(wanted: Wanted, row: InstanceType) -> Problem | None:
+    """Why the model does not go onto the GPUs of a type, as a sentence that goes on after the type's name."""
+    used = gpus_used(wanted["model"])
+    if used <= row.gpus:
+        return Problem(*found) if (found := memory_problem(wanted["model"], row)) else None
+    return Problem(
+        f"has {row.gpus} GPU{'s' if row.gpus > 1 else ''}, and seatable-vllm:model.extra_args spread the model "
+        f"over {used}",
+        f"lower tensor-parallel-size or pipeline-parallel-size, so that their product is {row.gpus} at most, or "
+        f"take a type with {used} GPUs",
+    )
 
 
 def type_is_sold_in_the_zone(wanted: Wanted, account: Account) -> Findings:
@@ -108,18 +126,28 @@ def type_is_sold_in_the_zone(wanted: Wanted, account: Account) -> Findings:
                 f"name one in seatable-vllm:machine.zones, such as {region}a",
             )
         return
-    selling = offering_zones(kind, account)
-    if _runs_no_vllm(wanted) or (known(account.types) and not exists(kind, account)):
-        return  # another type is to be taken anyway
+    selling, setting = offering_zones(kind, account), named_in(wanted, kind, "instance_types")
+    zone = chosen_zone(wanted, account)
+    if to_be_replaced(wanted, account):
+        return
     if not selling:
         others = [other for other in wanted["instance_types"] if other != kind and offering_zones(other, account)]
         sold = f"{', '.join(others)} of your list is sold there; put it first" if others else "take another type"
-        yield Problem(f"{region} does not sell {kind} in any zone", f"{sold}, or set aws:region to another")
-    elif wanted["zones"] and may_be(wanted["zones"], account) and not set(wanted["zones"]) & set(selling):
         yield Problem(
-            # Begins with the code of EC2, so that whoever goes from zone to zone goes on to the next.
-            f"Unsupported: {', '.join(wanted['zones'])} (seatable-vllm:machine.zones) does not sell {kind}",
-            f"in {region} it is sold in {', '.join(selling)}",
+            f"{setting}: AWS does not sell {kind} in any zone of {region}", f"{sold}, or set aws:region to another"
+        )
+    elif zone in selling or not may_be(wanted["zones"], account):
+        return
+    elif zone in wanted["zones"]:
+        yield Problem(
+            f"{named_in(wanted, str(zone), 'zones')}: {' and '.join(wanted['zones'])} do not sell {kind}",
+            f"name a zone that does: {', '.join(selling)}",
+        )
+    elif not own(wanted, account.instances):
+        yield Problem(
+            f"{setting}: {kind} is not sold in {zone}, where the stack's "
+            f"{'data disk' if data_volumes(wanted, account) else 'subnet'} is",
+            f"take a type that {zone} sells; {kind} is sold in {', '.join(selling)}",
         )
 
 
@@ -127,7 +155,7 @@ def quota_is_enough(wanted: Wanted, account: Account) -> Findings:
     """The account may run so many more vCPUs of this kind. A quota is asked for by the command in the answer."""
     kind, market = wanted["instance_type"], wanted["market"]
     need, code = vcpus_of(kind, account), quota_code(kind, market)
-    if need is None or _runs_no_vllm(wanted) or market == "capacity-block" or wanted["reservation"]:
+    if need is None or to_be_replaced(wanted, account) or market == "capacity-block" or wanted["reservation"]:
         return  # what is reserved has been counted already
     if code is None:
         yield f"not checked: the quota, as which one counts {kind} ({market}) is not known here"
@@ -142,16 +170,11 @@ def quota_is_enough(wanted: Wanted, account: Account) -> Findings:
     used = sum(_vcpus_in_use(each) for each in others if _counted(each, code, market))
     if used + need > quota:
         yield Problem(
-            f"{kind} needs {need} vCPUs, and the account may have {max(0, quota - used):g} more in "
+            f"{named_in(wanted, kind, 'instance_types')}: {kind} needs {need} vCPUs, and the account may have "
+            f"{max(0, quota - used):g} more in "
             f"{wanted['region']} (quota {code}: {quota:g}, in use: {used})",
             f"ask AWS for more, which takes minutes to days: {quota_request(code, used + need, wanted['region'])}",
         )
-
-
-def _runs_no_vllm(wanted: Wanted) -> bool:
-    """Whether another type is to be taken anyway."""
-    row = instance_types().get(wanted["instance_type"])
-    return bool(wanted["gpus"] == "auto" and row and row.no_vllm)
 
 
 def the_machine_runs(wanted: Wanted, account: Account) -> Findings:
@@ -193,7 +216,7 @@ def reservation_suits(wanted: Wanted, account: Account) -> Findings:
         if each.get("State") not in ("active", "scheduled", None):
             yield Problem(f"{name} is {each.get('State')}", "name another, or remove it")
             continue
-        if kind != wanted["instance_type"]:
+        if kind != wanted["instance_type"] and not to_be_replaced(wanted, account):
             yield Problem(
                 f"{name} is for {kind}, and the machine is {wanted['instance_type']}",
                 f"set seatable-vllm:machine.instance_types to [{kind}]",
@@ -205,6 +228,17 @@ def reservation_suits(wanted: Wanted, account: Account) -> Findings:
             )
 
 
+def time_zone_exists(wanted: Wanted, account: Account) -> Findings:  # noqa: ARG001 - a rule's form
+    """The time zone of the daily stop is in the IANA's list, as AWS's scheduler wants it."""
+    known_zones, name = zoneinfo.available_timezones(), wanted["time_zone"]
+    if known_zones and name not in known_zones:
+        near = difflib.get_close_matches(name, known_zones, n=2) or ["Europe/Berlin"]
+        yield Problem(
+            f"seatable-vllm:machine.cost.time_zone: there is no time zone {name}",
+            f"write one of the IANA's list, such as {' or '.join(near)}",
+        )
+
+
 INSTANCE_RULES: Sequence[Rule] = (
     zones_are_of_the_region,
     types_exist,
@@ -214,4 +248,5 @@ INSTANCE_RULES: Sequence[Rule] = (
     quota_is_enough,
     the_machine_runs,
     reservation_suits,
+    time_zone_exists,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from catalog.aws.account import Account, Answered, Shape, Wanted, items, known
 from catalog.aws.instance_types import instance_types
@@ -25,6 +26,35 @@ def processors_of(kind: str, account: Account) -> Sequence[str]:
             return [str(name) for name in each["ProcessorInfo"].get("SupportedArchitectures", [])]
     row = instance_types().get(kind)
     return [row.processor] if row else []
+
+
+def named_in(wanted: Wanted, name: str, setting: Literal["instance_types", "zones"]) -> str:
+    """The setting that has a type or a zone: a list, or where the machine was placed by hand."""
+    if name not in wanted["placed_only"]:
+        return f"seatable-vllm:machine.{setting}"
+    return "seatable-vllm:machine.placed." + {"instance_types": "instance_type", "zones": "zone"}[setting]
+
+
+def exists(kind: str, account: Account) -> bool:
+    """Whether EC2 or this program knows a type; of another one nothing more is to be said."""
+    told = [each.get("InstanceType") for each in (*items(account.types), *items(account.offerings))]
+    return kind in instance_types() or kind in told
+
+
+def without_nvidia(kind: str, account: Account) -> bool:
+    """Whether EC2 says that a type has no NVIDIA GPU."""
+    told = next((each for each in items(account.types) if each.get("InstanceType") == kind), None)
+    makers = {gpu.get("Manufacturer") for gpu in (told or {}).get("GpuInfo", {}).get("Gpus", [])}
+    return told is not None and kind not in instance_types() and "NVIDIA" not in makers
+
+
+def to_be_replaced(wanted: Wanted, account: Account) -> bool:
+    """Whether another type is to be taken anyway: one that is there, and that runs vLLM where it is to."""
+    kind = wanted["instance_type"]
+    if known(account.types) and not exists(kind, account):
+        return True
+    row = instance_types().get(kind)
+    return wanted["gpus"] == "auto" and (bool(row and row.no_vllm) or without_nvidia(kind, account))
 
 
 def offering_zones(kind: str, account: Account) -> list[str]:

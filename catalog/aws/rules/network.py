@@ -29,13 +29,13 @@ def hosted_zone_holds_the_name(wanted: Wanted, account: Account) -> Findings:
     label = f"zone_id: {domain['zone_id']}" if domain["zone_id"] else f"zone: {domain['zone']}"
     if not meant:
         yield Problem(
-            f"seatable-vllm:domain.{label} is no hosted zone of this account (Route 53)",
-            "make it there and let the domain's NS records lead to it, or correct the setting",
+            f"seatable-vllm:domain.{label} is not a hosted zone of this account (Route 53)",
+            "correct it, or make the zone there and enter its name servers at the domain's registrar",
         )
     elif not public:
         yield Problem(
-            f"seatable-vllm:domain.{label} is a private zone, which the world cannot ask",
-            "name the public zone of the same name (domain.zone_id), or make one",
+            f"seatable-vllm:domain.{label} is a private zone, which answers inside AWS alone",
+            "set seatable-vllm:domain.zone_id to the public zone of the same name, or make one",
         )
     elif len(public) > 1:
         yield Problem(
@@ -109,7 +109,7 @@ def subnet_is_public(wanted: Wanted, account: Account) -> Findings:
             yield Problem(f"{name} has no IPv6 network", "give it one, or set seatable-vllm:machine.ipv6 to false")
         if known(account.route_tables) and not _leads_out(each, items(account.route_tables)):
             yield Problem(
-                f"{name} is not public: its route table has no way to an Internet gateway",
+                f"{name} is not public: its route table has no route to an Internet gateway",
                 "name a public subnet, or remove it: then the stack makes a VPC of its own",
             )
 

@@ -26,7 +26,10 @@ def the_name_is_free(wanted: Wanted, account: Account) -> Findings:
         kind = str(each["Type"])
         if kind in ours:
             continue
-        what = f"the record {host} {kind} is there already and leads to {_goal(each)}{_whose(each, account)}"
+        what = (
+            f"seatable-vllm:domain.host: {host} has a record {kind} already, which points to {_goal(each)}"
+            f"{_whose(each, account)}"
+        )
         if kind == "AAAA" and not wanted["ipv6"]:
             yield f"{what}: clients with IPv6 go there, and not to this machine; delete it"
         elif kind == "CNAME" or each.get("SetIdentifier"):
@@ -37,8 +40,8 @@ def the_name_is_free(wanted: Wanted, account: Account) -> Findings:
         elif not domain["adopt_record"]:
             yield Problem(
                 what,
-                "if this stack may have it, set seatable-vllm:domain.adopt_record to true: then it leads to this "
-                f"machine, and ends with the stack; else {ANOTHER_NAME}",
+                "to take it over, set seatable-vllm:domain.adopt_record to true: it then points to this machine, "
+                f"and scripts/down removes it; else {ANOTHER_NAME}",
             )
         else:
             yield f"{what}; this stack takes it over, and scripts/down removes it"

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import TypedDict
 
@@ -9,11 +10,11 @@ import pulumi
 
 from components.machine.ssh import Ssh, require_ssh
 from settings import AwsMachine, SettingsError, SshTarget
+from settings.aws import refused_region
 
 GPU_VM = "seatable-vllm:index:GpuVm"
 """Type of the component whose output `place` is the place of the stack's instance."""
 
-REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 PUBLIC_KEY = re.compile(r"(?P<type>ssh-ed25519|ssh-rsa) (?P<key>[A-Za-z0-9+/]+=*)( .*)?")
 """The types of keys that EC2 takes."""
 
@@ -67,16 +68,9 @@ def require_session_programs(machine: AwsMachine) -> None:
 def region_of(machine: AwsMachine) -> str:
     """The region that the stack is in. SettingsError where it names none, or another than its zones are in."""
     region = pulumi.Config("aws").get("region")
-    if not region:
-        raise SettingsError(
-            "the stack's configuration cannot be used:\naws:region: missing; write one "
-            "into the stack's file, such as aws:region: eu-central-1 (where your quota is)"
-        )
-    if not REGION.fullmatch(region):
-        raise SettingsError(f"aws:region: {region!r} is no region; write one such as eu-central-1")
-    if elsewhere := machine.zone_elsewhere(region):
-        raise SettingsError("; ".join(elsewhere))
-    return region
+    if refused := refused_region(region) or machine.zone_elsewhere(str(region)):
+        raise SettingsError("; ".join(refused))
+    return str(region)
 
 
 def require_key(machine: AwsMachine) -> None:
@@ -97,9 +91,35 @@ def public_key(machine: AwsMachine) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is no text"
         raise SettingsError(
-            f"{setting}: its public half {path} cannot be read ({reason}); "
+            f"{setting}: its public half {path} cannot be read ({reason}); make it: "
             f"ssh-keygen -y -f {machine.ssh_key} > {path}"
         ) from None
     if found is None:
-        raise SettingsError(f"{setting}: {path} is no key that EC2 takes; make one: ssh-keygen -t ed25519")
+        raise SettingsError(
+            f"{setting}: {path} is not of a type that EC2 takes (ed25519, RSA); make one: ssh-keygen -t ed25519"
+        )
+    _require_its_private_half(machine.ssh_key, found["key"])
     return f"{found['type']} {found['key']}"
+
+
+def _require_its_private_half(key: str, public: str) -> None:
+    """SettingsError where the machine would let in a key that this computer cannot use without asking somebody."""
+    path, setting = Path(key).expanduser(), "seatable-vllm:machine.ssh_key"
+    if not (shutil.which("ssh-keygen") and shutil.which("ssh-add")):
+        return
+    # An empty passphrase is given, so that nobody is asked for one.
+    made = subprocess.run(
+        ["ssh-keygen", "-y", "-P", "", "-f", str(path)], capture_output=True, text=True, check=False
+    )
+    if made.returncode == 0 and public not in made.stdout.split():
+        raise SettingsError(
+            f"{setting}: {path}.pub does not belong to {path}; make it anew: ssh-keygen -y -f {key} > {path}.pub"
+        )
+    if made.returncode == 0 or "passphrase" not in made.stderr:
+        return  # ssh itself says what else there may be
+    agent = subprocess.run(["ssh-add", "-L"], capture_output=True, text=True, check=False)
+    if public not in agent.stdout.split():
+        raise SettingsError(
+            f"{setting}: {path} has a passphrase, and nobody is asked for one here; hand it to the agent: "
+            f"ssh-add {key}, or name a key without one"
+        )

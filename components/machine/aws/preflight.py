@@ -10,6 +10,7 @@ import pulumi_command as command
 
 from aws_account.request import request_of
 from catalog.aws.preflight import Offer
+from components.machine.aws.access import region_of
 from components.machine.machine import last_line
 from settings import AwsMachine, Settings, SettingsError
 
@@ -29,20 +30,15 @@ def preflight(settings: Settings) -> Offer:
 
     Raises SettingsError where the stack has no aws:region, or its machine is not on AWS.
     """
-    machine, config = settings.machine, pulumi.Config("aws")
-    region = config.get("region")
+    machine = settings.machine
     if not isinstance(machine, AwsMachine):
         raise SettingsError(f"seatable-vllm:machine.kind: {machine.kind} is not made on AWS")
-    if not region:
-        raise SettingsError(
-            "aws:region: missing; write one into the stack's file, such as aws:region: eu-central-1"
-        )
     wanted = request_of(
         settings,
         machine,
         stack=pulumi.get_stack(),
-        region=region,
-        profile=config.get("profile"),
+        region=region_of(machine),
+        profile=pulumi.Config("aws").get("profile"),
     )
     seen = command.local.run(
         command=f"{PROGRAM} || true",  # of a command that fails Pulumi shows a stack trace of its own
