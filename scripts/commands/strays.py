@@ -47,7 +47,7 @@ class StackAccount:
                 raise failure(
                     f"AWS {answer.why} when asked for each {kind.words} of {self.stack}: one that its state does "
                     "not list would stay on the bill",
-                    "allow the credentials ec2:Describe* (the whole policy is in docs/aws-rights.md), then run it again",
+                    "allow the credentials ec2:Describe* (docs/aws-rights.md has the policy), and run this again",
                 )
             if kind.type in made:
                 say(f"not looked for: a {kind.words} that no state lists (AWS {answer.why})")
