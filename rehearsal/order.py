@@ -112,6 +112,7 @@ def _config(stack: str, project: Path, folder: Path) -> dict[str, str]:
     if isinstance(machine, dict) and (machine.get("kind") == "aws" or "ssh_key" in machine):
         key = folder / "key"
         key.touch(mode=0o600)
+        key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")  # of a stand-in nothing more is looked at
         key.with_suffix(".pub").write_text(_PUBLIC_KEY)
         machine["ssh_key"] = str(key)
     if isinstance(machine, dict) and "host_key" in machine:

@@ -157,6 +157,8 @@ def quota_is_enough(wanted: Wanted, account: Account) -> Findings:
     need, code = vcpus_of(kind, account), quota_code(kind, market)
     if need is None or to_be_replaced(wanted, account) or market == "capacity-block" or wanted["reservation"]:
         return  # what is reserved has been counted already
+    if known(account.offerings) and not offering_zones(kind, account):
+        return  # the region does not sell it
     if code is None:
         yield f"not checked: the quota, as which one counts {kind} ({market}) is not known here"
         return

@@ -105,8 +105,9 @@ def public_key(machine: AwsMachine) -> str:
 def _require_its_private_half(key: str, public: str) -> None:
     """SettingsError where the machine would let in a key that this computer cannot use without asking somebody."""
     path, setting = Path(key).expanduser(), "seatable-vllm:machine.ssh_key"
-    if not (shutil.which("ssh-keygen") and shutil.which("ssh-add")):
-        return
+    programs = shutil.which("ssh-keygen") and shutil.which("ssh-add")
+    if not programs or "-----END " not in path.read_text(errors="replace"):
+        return  # of a key that is not whole, ssh itself says so
     # An empty passphrase is given, so that nobody is asked for one.
     made = subprocess.run(
         ["ssh-keygen", "-y", "-P", "", "-f", str(path)], capture_output=True, text=True, check=False
