@@ -34,7 +34,7 @@ _WIDTH = 110
 class Statement:
     """One statement of the policy.
 
-    actions: each with why no recorded run has needed it (tests/unit/golden/aws/calls.txt); empty where one has.
+    actions: each with why no recorded run has needed it (tests/unit/data/aws_calls.txt); empty where one has.
     setting: without it the statement is not needed. kinds: what of a stack's things it makes and ends.
     """
 

@@ -1,6 +1,6 @@
 """Unit tier: the IAM policy of docs/aws-rights.md against the calls of real runs and the calls in our own code.
 
-The calls were recorded with the real Terraform AWS provider and boto3 (golden/aws/calls.txt says how). What this
+The calls were recorded with the real Terraform AWS provider and boto3 (data/aws_calls.txt says how). What this
 does not prove: that AWS evaluates resources and conditions as its documentation has it, nor which further calls
 another version of the provider makes; reads of EC2 are allowed as a whole for that reason.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.conftest import RecordProgram
 
 PROJECT = Path(__file__).resolve().parents[2]
-CALLS = Path(__file__).parent / "golden" / "aws" / "calls.txt"
+CALLS = Path(__file__).parent / "data" / "aws_calls.txt"
 
 SERVICES = {
     "ec2": "ec2", "iam": "iam", "route53": "route53", "scheduler": "scheduler", "budgets": "budgets", "ssm": "ssm",
