@@ -447,7 +447,7 @@ def home_with_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     (folder / ".ssh").mkdir(mode=0o700)
     private = folder / ".ssh" / "id_ed25519"
-    private.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n-----END OPENSSH PRIVATE KEY-----\n")
+    private.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
     private.chmod(0o600)
     (folder / ".ssh" / "id_ed25519.pub").write_text(f"{PUBLIC_KEY} somebody@some.computer\n")
     return folder
