@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from catalog.aws.tags import tags_of
+from catalog.failures import explain
 from rehearsal.stack_file import stack_config
 from scripts.commands.errors import CommandError, failure
 from scripts.commands.stacks import PROJECT
@@ -228,6 +229,8 @@ def asking(what: str, permission: str) -> Iterator[None]:
                 f"the AWS credentials of this computer may not ask {what}",
                 f"allow them {permission} (docs/aws-rights.md has the whole policy)",
             )
+        elif known := explain(str(error)):
+            words = (known.failure.cause, known.failure.remedy)
         else:
             words = (
                 f"AWS was asked {what} and refused: {code}: {told}",

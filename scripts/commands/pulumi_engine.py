@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -25,7 +26,7 @@ from rehearsal.stack_file import stack_config
 from scripts.commands import pulumi_process
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known, Outcome, Say
-from scripts.commands.errors import CommandError
+from scripts.commands.errors import CommandError, failure
 from scripts.commands.interrupts import Interrupted
 from scripts.commands.progress import Progress
 from scripts.commands.pulumi_cli import workspace_environment
@@ -212,6 +213,12 @@ class PulumiEngine:
         progress.finish()
         if received:
             raise Interrupted(following.end(), received[0])
+        if status == -signal.SIGKILL:
+            raise failure(
+                "Pulumi was killed, by somebody or because this computer ran out of memory (dmesg names what was)",
+                f"run scripts/up {self._name} to go on, or scripts/down {self._name}: each first removes what was "
+                "being made",
+            )
         if status != 0:
             raise CommandError("\n".join(following.errors) or f"Pulumi ended with status {status}")
 

@@ -61,6 +61,7 @@ elif words[0] in ("up", "destroy"):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, note)
     event(resourcePreEvent={{"metadata": {STEP!r}}})
+    write("pid", str(os.getpid()))
     write("ready", "now")
     until = int(os.environ["FAKE_ENDS_AFTER"])
     while len(asked) < until or not os.path.exists(os.path.join(folder, "may-end")):
@@ -203,6 +204,15 @@ def test_a_second_ctrl_c_ends_pulumi_at_once_and_names_what_may_be_left_and_what
     assert run.of_cli("signals") == ["SIGINT", "SIGINT"]
     assert "may exist, cost, and be in no state: vm-instance-vm creating" in run.told
     assert "scripts/doctor s" in run.told
+
+
+def test_a_pulumi_that_was_killed_has_a_cause_and_the_way_to_go_on(folder: Path, what: str) -> None:
+    run = started(folder, what, ends_after=9)
+    os.kill(int(run.of_cli("pid")[0]), signal.SIGKILL)
+    run.told += run.stderr.read()
+    assert run.process.wait() == 1
+    assert "cause: Pulumi was killed" in run.told
+    assert "change: run scripts/up s to go on, or scripts/down s" in run.told
 
 
 def test_a_third_ctrl_c_ends_a_pulumi_that_does_not_end_by_itself(folder: Path) -> None:

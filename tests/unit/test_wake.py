@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from catalog.aws.tags import tags_of
-from scripts.commands.aws import AwsStack, Instance, what_stays
+from scripts.commands.aws import AwsStack, Instance, asking, what_stays
 from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.terminal import Terminal
@@ -208,3 +208,10 @@ def test_what_stays_on_the_bill_is_told_with_what_ends_it(project: Path) -> None
         f"stays on the bill: {volume} (the data volume, 8 GiB in us-east-1a); "
         f"aws ec2 --region us-east-1 delete-volume --volume-id {volume}",
     ]
+
+
+def test_credentials_that_ran_out_meanwhile_are_the_cause_and_not_a_code() -> None:
+    refused = {"Error": {"Code": "RequestExpired", "Message": "Request has expired."}}
+    with pytest.raises(CommandError, match=r"^cause: the AWS credentials have run out\nchange: log in"):  # noqa: SIM117
+        with asking("for the instance of gpu", "ec2:DescribeInstances"):
+            raise ClientError(refused, "DescribeInstances")
