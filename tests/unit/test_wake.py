@@ -211,7 +211,7 @@ def test_what_stays_on_the_bill_is_told_with_what_ends_it(project: Path) -> None
 
 
 def test_credentials_that_ran_out_meanwhile_are_the_cause_and_not_a_code() -> None:
-    refused = {"Error": {"Code": "RequestExpired", "Message": "Request has expired."}}
-    with pytest.raises(CommandError, match=r"^cause: the AWS credentials have run out\nchange: log in"):  # noqa: SIM117
-        with asking("for the instance of gpu", "ec2:DescribeInstances"):
-            raise ClientError(refused, "DescribeInstances")
+    refused: Any = {"Error": {"Code": "RequestExpired", "Message": "Request has expired."}}
+    words = r"^cause: the AWS credentials have run out\nchange: log in"
+    with pytest.raises(CommandError, match=words), asking("for the instance of gpu", "ec2:DescribeInstances"):
+        raise ClientError(refused, "DescribeInstances")
