@@ -20,6 +20,7 @@ NAMES = "vm-"
 """What the names begin with of roles, profiles, schedules and budgets: Pulumi's names begin with those of the
 program's resources (components/machine/aws). They cannot be listed by their tags."""
 
+_ARN_PARTS = 5
 _RANDOM = "random:index/randomUuid:RandomUuid"
 
 
@@ -108,6 +109,8 @@ class Recorded:
     """How many steps of any kind a run was at when it was killed."""
     owner: str | None = None
     """What its things have in the tag OWNER; None: nothing was made yet, or by an older version."""
+    homes: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
+    """Of each resource that has an ARN, the account's number and the region; that of a role is empty."""
 
     @classmethod
     def of(cls, deployment: Mapping[str, Any]) -> Recorded:
@@ -130,6 +133,11 @@ class Recorded:
             ),
             len(pending),
             owners[0] if owners else None,
+            {
+                (str(each["type"]), str(each["id"])): (arn[4], arn[3])
+                for each in resources
+                if len(arn := str((each.get("outputs") or {}).get("arn", "")).split(":")) > _ARN_PARTS
+            },
         )
 
 
@@ -145,17 +153,20 @@ class Strays:
     """Type and id of what the state lists, and the account has not."""
 
 
-def gone(things: Iterable[Thing], recorded: Recorded, asked: Iterable[Kind]) -> frozenset[tuple[str, str]]:
+def gone(
+    things: Iterable[Thing], recorded: Recorded, asked: Iterable[Kind], here: tuple[str, str]
+) -> frozenset[tuple[str, str]]:
     """What the state lists of the kinds that were asked for, and the account has not.
 
-    Nothing where the account has none of what the state lists: then the credentials may be another account's. Nor
-    an instance, which takes more with it than itself.
+    here: number and region of the account that was asked; what the state has in another one is not looked for. Nor
+    is an instance, which takes more with it than itself.
     """
     there = {(each.kind.type, each.id) for each in things}
     types = {kind.type for kind in asked if kind != INSTANCE}
-    if not there & recorded.ids:
-        return frozenset()
-    return frozenset(each for each in recorded.ids - there if each[0] in types)
+    homes = (here, (here[0], ""))
+    return frozenset(
+        each for each, home in recorded.homes.items() if each[0] in types and home in homes and each not in there
+    )
 
 
 def strays(things: Iterable[Thing], recorded: Recorded) -> Strays:

@@ -40,7 +40,8 @@ class StackAccount:
 
         kinds = [kind for kind in KINDS if removing or kind != RECORD]
         with _reached():
-            found = find(self._clients(), Sought(self.stack, self.host), kinds)
+            clients = self._clients()
+            found = find(clients, Sought(self.stack, self.host), kinds)
         made = {each for each, _ in recorded.ids} | recorded.creating
         for kind, answer in found.unanswered.items():
             if kind.costs:
@@ -52,7 +53,10 @@ class StackAccount:
             if kind.type in made:
                 say(f"not looked for: a {kind.words} that no state lists (AWS {answer.why})")
         asked = [kind for kind in kinds if kind not in found.unanswered]
-        return replace(strays(found.things, recorded), gone=gone(found.things, recorded, asked))
+        return replace(
+            strays(found.things, recorded),
+            gone=gone(found.things, recorded, asked, (clients.number, self.aws.region)),
+        )
 
     def end(self, things: Iterable[Thing], say: Say) -> None:
         """Removes these. CommandError where AWS refuses."""

@@ -8,7 +8,6 @@ of them), and that the real engine leaves what is assumed here; the AWS lab show
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import boto3
@@ -212,15 +211,16 @@ def test_a_data_volume_is_removed_only_where_a_run_was_killed_making_it(being_ma
     assert bool(found.mine) is being_made
 
 
-def test_what_the_state_lists_and_the_account_has_not_is_gone_but_not_in_another_account() -> None:
-    vpc, address, instance = thing(owned.VPC), thing(owned.ADDRESS), thing(owned.INSTANCE)
-    listed = frozenset((each.kind.type, each.id) for each in (vpc, address, instance)) | {("random:x", "r")}
-    recorded, addresses = Recorded(listed, owner=OURS), {(address.kind.type, address.id)}
-    assert gone([vpc], recorded, KINDS) == addresses
-    assert not gone([vpc, address], recorded, KINDS)
-    assert not gone([vpc], recorded, [kind for kind in KINDS if kind != owned.ADDRESS]), "nobody said so"
-    assert not gone([], recorded, KINDS), "the credentials may be those of another account"
-    assert not gone([replace(vpc, id="vpc-other")], recorded, KINDS)
+def test_what_the_state_lists_and_the_account_has_not_is_gone_but_not_in_another_account_or_region() -> None:
+    kinds, here = (owned.VPC, owned.ADDRESS, owned.ROLE, owned.INSTANCE), ("123456789012", REGION)
+    homes = {(kind.type, "x"): here for kind in kinds} | {(owned.ROLE.type, "x"): (here[0], "")}
+    recorded, role = Recorded(frozenset(homes), homes=homes, owner=OURS), (owned.ROLE.type, "x")
+    all_of_it = {(kind.type, "x") for kind in kinds if kind != owned.INSTANCE}
+    assert gone([], recorded, KINDS, here) == all_of_it
+    assert gone([thing(owned.VPC), thing(owned.ROLE)], recorded, KINDS, here) == {(owned.ADDRESS.type, "x")}
+    assert gone([], recorded, [owned.VPC], here) == {(owned.VPC.type, "x")}, "nobody said so of the others"
+    assert gone([], recorded, KINDS, (here[0], "eu-central-1")) == {role}
+    assert not gone([], recorded, KINDS, ("999999999999", REGION))
 
 
 def test_a_state_is_read_as_the_engine_exports_it() -> None:
@@ -231,7 +231,12 @@ def test_a_state_is_read_as_the_engine_exports_it() -> None:
         "resources": [
             {"urn": "u1", "type": "pulumi:pulumi:Stack"},
             {"urn": urn, "type": "random:index/randomUuid:RandomUuid", "id": OURS, "outputs": {"result": OURS}},
-            {"urn": "u2", "type": owned.VPC.type, "id": "vpc-1"},
+            {
+                "urn": "u2",
+                "type": owned.VPC.type,
+                "id": "vpc-1",
+                "outputs": {"arn": "arn:aws:ec2:eu-central-1:123456789012:vpc/vpc-1"},
+            },
         ],
         "pending_operations": [
             {"resource": {"urn": "u3", "type": owned.INSTANCE.type}, "type": "creating"},
@@ -242,6 +247,7 @@ def test_a_state_is_read_as_the_engine_exports_it() -> None:
     assert (owned.VPC.type, "vpc-1") in recorded.ids
     assert recorded.creating == {owned.INSTANCE.type}
     assert (recorded.pending, recorded.owner) == (2, OURS)
+    assert recorded.homes == {(owned.VPC.type, "vpc-1"): ("123456789012", "eu-central-1")}
     assert Recorded.of({"resources": None}) == Recorded()
 
 
