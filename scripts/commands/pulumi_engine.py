@@ -113,7 +113,11 @@ class PulumiEngine:
         """Where the machine is that the program has made; None where it is not there, or out of reach."""
         stack = self._stack(create=False)
         deployment = (stack.export_stack().deployment or {}) if stack else {}
-        for item in deployment.get("resources", []):
+        resources = deployment.get("resources", [])
+        if not any(item["type"] == INSTANCE for item in resources):
+            # A `down` that was interrupted has removed it; the component still says where it was.
+            return None
+        for item in resources:
             if item["type"] == GPU_VM and "place" in item.get("outputs", {}):
                 return cast(Place, item["outputs"]["place"])
         return None

@@ -31,7 +31,7 @@ from scripts.commands.engines import Known
 from scripts.commands.errors import CommandError
 from scripts.commands.places import NotMade, host_of
 from scripts.commands.progress import Progress
-from scripts.commands.pulumi_engine import PulumiEngine
+from scripts.commands.pulumi_engine import INSTANCE, PulumiEngine
 from scripts.commands.stacks import stack_settings
 from scripts.commands.terminal import Terminal
 from settings import AwsMachine, Settings, SettingsError, parse
@@ -255,11 +255,14 @@ def test_the_place_of_a_machine_is_in_the_state_though_the_up_has_failed_later(
     engine: PulumiEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert engine.place() is None
-    half = {"type": GPU_VM, "outputs": {}}
-    monkeypatch.setattr(engine, "_stack", lambda **_: state(half))
+    half, instance = {"type": GPU_VM, "outputs": {}}, {"type": INSTANCE}
+    whole = {**half, "outputs": {"place": PLACE}}
+    monkeypatch.setattr(engine, "_stack", lambda **_: state(half, instance))
     assert engine.place() is None
-    monkeypatch.setattr(engine, "_stack", lambda **_: state({**half, "outputs": {"place": PLACE}}))
+    monkeypatch.setattr(engine, "_stack", lambda **_: state(whole, instance))
     assert engine.place() == PLACE
+    monkeypatch.setattr(engine, "_stack", lambda **_: state(whole))
+    assert engine.place() is None, "an interrupted down has removed the instance"
 
 
 @pytest.mark.parametrize(

@@ -37,15 +37,15 @@ def named_in(wanted: Wanted, name: str, setting: Literal["instance_types", "zone
 
 def exists(kind: str, account: Account) -> bool:
     """Whether EC2 or this program knows a type; of another one nothing more is to be said."""
-    told = [each.get("InstanceType") for each in (*items(account.types), *items(account.offerings))]
-    return kind in instance_types() or kind in told
+    listed = [each.get("InstanceType") for each in (*items(account.types), *items(account.offerings))]
+    return kind in instance_types() or kind in listed
 
 
 def without_nvidia(kind: str, account: Account) -> bool:
     """Whether EC2 says that a type has no NVIDIA GPU."""
-    told = next((each for each in items(account.types) if each.get("InstanceType") == kind), None)
-    makers = {gpu.get("Manufacturer") for gpu in (told or {}).get("GpuInfo", {}).get("Gpus", [])}
-    return told is not None and kind not in instance_types() and "NVIDIA" not in makers
+    listed = next((each for each in items(account.types) if each.get("InstanceType") == kind), None)
+    makers = {gpu.get("Manufacturer") for gpu in (listed or {}).get("GpuInfo", {}).get("Gpus", [])}
+    return listed is not None and kind not in instance_types() and "NVIDIA" not in makers
 
 
 def to_be_replaced(wanted: Wanted, account: Account) -> bool:
