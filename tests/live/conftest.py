@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.live)
 
     def turn(item: pytest.Item) -> bool:
-        own = {"make_stack", "place", "engines"}.intersection(getattr(item, "fixturenames", ()))
+        own = {"make_stack", "place", "listener"}.intersection(getattr(item, "fixturenames", ()))
         return item.path.is_relative_to(HERE) and bool(own)
 
     items.sort(key=turn)

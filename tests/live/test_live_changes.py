@@ -28,7 +28,8 @@ ANOTHER = "127.0.0.4"
 
 REQUESTS = 200
 """Sent from the beginning of a change on, at the least."""
-STREAM_TOKENS = 250
+STREAM_TOKENS = 40
+"""Of each stream; two run at any time, so a short one spans the moment of a change as well."""
 PAUSE_SECONDS = 0.05
 """Between two requests of a thread: without it, the load takes the cores that the change and the streams need."""
 

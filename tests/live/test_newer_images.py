@@ -24,10 +24,9 @@ from scripts.commands.errors import CommandError
 from scripts.commands.newer_images import pull_newer
 from scripts.commands.stacks import set_in_stack_file, stack_settings
 from scripts.commands.terminal import Terminal
-from tests.live.harness import Checkout, Deployment, docker_client
+from tests.live.conftest import Shared
+from tests.live.harness import Deployment, docker_client
 from tests.live.registry import Registry
-
-pytestmark = pytest.mark.beside
 
 REPOSITORY = "seatable-vllm-tests/haproxy"
 
@@ -105,14 +104,15 @@ def test_docker_gets_the_newer_image_by_the_digest_in_the_stacks_file(
 
 
 @pytest.fixture(scope="module")
-def stack(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    checkout = Checkout(tmp_path_factory.mktemp("checkout"))
-    made = Deployment(checkout, "pull", {"images": {"haproxy": registry.name(REPOSITORY, "3")}})
-    try:
-        made.up()
-        yield made
-    finally:
-        made.purge()
+def stack(registry: Registry, _shared: Shared) -> Iterator[Deployment]:
+    """The shared stack, its edge's image from the registry until the last test here has ended."""
+    shared = _shared.get()
+    before = shared.settings.get("images")
+    shared.configure(images={"haproxy": registry.name(REPOSITORY, "3")})
+    shared.up()
+    yield shared
+    shared.configure(images=before)
+    shared.up()
 
 
 def rebuilt(stack: Deployment) -> str:

@@ -222,8 +222,10 @@ def test_every_kind_of_thing_that_a_stack_owns_has_its_statement() -> None:
 
 
 @pytest.mark.parametrize("stack", ["dev", "prod"])
-def test_what_the_policy_allows_by_name_has_such_names(record_program: RecordProgram, stack: str) -> None:
-    recorded = record_program(stack)
+def test_what_the_policy_allows_by_name_has_such_names(
+    record_program: RecordProgram, home_with_key: Path, stack: str
+) -> None:
+    recorded = record_program(stack, environment={"HOME": str(home_with_key)})
     named = [each.name for kind in (ROLE, PROFILE, SCHEDULE, BUDGET) for each in recorded.of_type(kind.type)]
     assert named
     assert all(name.startswith(NAMES) for name in named)
