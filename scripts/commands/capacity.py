@@ -134,10 +134,13 @@ def deploy_somewhere(stack: AwsStack, deploy: Callable[[], T], say: Say) -> T:
 
 def _walk_and_write(stack: AwsStack, places: Iterable[Placement], deploy: Callable[[], T], say: Say) -> T:
     before = _Before(stack)
+    asked: list[Placement] = []
 
     def try_one(place: Placement) -> T:
         before.write(place)
-        say(f"asking AWS for {where(place)}")
+        if not asked:  # the answer to each is a line already
+            say(f"asking AWS for {where(place)}")
+        asked.append(place)
         try:
             return deploy()
         except CommandError as error:

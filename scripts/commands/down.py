@@ -20,7 +20,7 @@ from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine
 from scripts.commands.errors import failure
 from scripts.commands.places import DOCKER_SECONDS, Host, MachineAway, clear_here, host_of
-from scripts.commands.progress import Progress
+from scripts.commands.progress import followed
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.run_log import LOGS, logged
 from scripts.commands.stacks import DEFAULT_STACK, PROJECT, data_dir, set_in_stack_file, stack_settings
@@ -102,8 +102,8 @@ def _down_at_aws(stack: str, settings: Settings, machine: AwsMachine, purge: boo
     before = recorded_of(stack)
     if isinstance(engine, PulumiEngine):
         removed = engine.settle(account, terminal.line, removing=True).removed
-    with terminal.step(f"removing {stack} and its machine ({engine.name})") as step:
-        removed += engine.down(Progress(terminal, step))
+    with followed(terminal, f"removing {stack} and its machine ({engine.name})") as progress:
+        removed += engine.down(progress)
     late, volumes = _end_what_came_late(account, before, terminal)
     removed += late
     terminal.line(f"{removed} resources removed" if removed else f"nothing of {stack} was there")
@@ -186,8 +186,8 @@ def _remove(stack: str, here: DockerState, terminal: Terminal) -> tuple[int, Eng
     here = replace(here, owner=owner)
     removed = 0
     if engine is not None:
-        with terminal.step(f"removing {stack} ({engine.name})") as step:
-            removed = engine.down(Progress(terminal, step))
+        with followed(terminal, f"removing {stack} ({engine.name})") as progress:
+            removed = engine.down(progress)
     return removed + here.remove_unknown(set(), terminal.line), engine, owner
 
 

@@ -1,7 +1,8 @@
 """What an engine does to a stack, resource by resource: redrawn in a terminal, else in a few plain lines."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scripts.commands.run_log import cleaned
@@ -24,7 +25,7 @@ class _UnderWay:
 
 
 class Progress:
-    """Follows one run of an engine, inside a step of the terminal."""
+    """Follows the runs of an engine in a step of the terminal. They share its clock, so nine are not louder."""
 
     def __init__(self, terminal: Terminal, step: Step, clock: Callable[[], float] = time.monotonic) -> None:
         self._terminal, self._step, self._clock = terminal, step, clock
@@ -86,8 +87,6 @@ class Progress:
         item = next((each for each in self._under_way.values() if each.name == name), None)
         if item:
             item.words = text
-        else:
-            self._words = f"{name}: {text}"
         self.look()
 
     def _is_pem(self, name: str, text: str) -> bool:
@@ -139,3 +138,14 @@ class Progress:
         if told and not self._terminal.verbose:
             self._terminal.line(f"  {self._elapsed} s: {told}")
         self._finished = []
+
+
+@contextmanager
+def followed(terminal: Terminal, title: str) -> Iterator[Progress]:
+    """A step for an engine's runs; what has ended in them is named when the step ends, also in a failure."""
+    with terminal.step(title) as step:
+        progress = Progress(terminal, step)
+        try:
+            yield progress
+        finally:
+            progress.finish()

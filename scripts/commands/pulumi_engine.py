@@ -214,7 +214,6 @@ class PulumiEngine:
             status, received = pulumi_process.change(
                 self._cli.command, [*words, "--json", "--stack", self._name], self._environment, following
             )
-        progress.finish()
         if received:
             raise Interrupted(following.end(), received[0])
         if status == -signal.SIGKILL:

@@ -28,7 +28,7 @@ from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
 from scripts.commands.newer_images import pull_newer
 from scripts.commands.places import Host, NotMade, host_of, reached
-from scripts.commands.progress import Progress
+from scripts.commands.progress import followed
 from scripts.commands.pulumi_cli import find_cli
 from scripts.commands.pulumi_engine import PulumiEngine
 from scripts.commands.run_log import logged
@@ -120,10 +120,7 @@ def bring_up(options: argparse.Namespace, settings: Settings, terminal: Terminal
         engine = choose_engine(options.stack, here, before, options.rehearse, terminal)
         for name in here.stopped() if here else ():
             terminal.line(f"{name} does not run; starting it again")
-        if on_aws:
-            outcome = deploy_somewhere(on_aws, lambda: deploy(engine, options.stack, terminal), terminal.line)
-        else:
-            outcome = deploy(engine, options.stack, terminal)
+        outcome = deploy(engine, options.stack, on_aws, terminal)
     # Another one than before, where the program has made it anew.
     order = proof_order(options.stack, settings, engine, outcome)
     prove(order, options.stack, present_host(options.stack, settings), terminal)
@@ -146,8 +143,9 @@ def settle_account(stack: AwsStack, settings: Settings, terminal: Terminal) -> N
     refuse_others(stack.name, left.others)
     if left.gone:
         names = ", ".join(sorted(identity for _, identity in left.gone))
-        with terminal.step(f"the state lists what the account has not ({names}): comparing the two") as step:
-            engine.compare(left.gone, Progress(terminal, step))
+        title = f"the state lists what the account has not ({names}): comparing the two"
+        with followed(terminal, title) as progress:
+            engine.compare(left.gone, progress)
 
 
 def forget_what_was_terminated(stack: AwsStack, terminal: Terminal) -> None:
@@ -246,18 +244,23 @@ def choose_engine(
             terminal.line("this is a rehearsal, not `pulumi up`")
         return rehearsal
     if rehearsal.was_used():
-        with terminal.step("taking down the rehearsal of this stack: Pulumi takes over, with new keys") as step:
-            rehearsal.down(Progress(terminal, step))
+        title = "taking down the rehearsal of this stack: Pulumi takes over, with new keys"
+        with followed(terminal, title) as progress:
+            rehearsal.down(progress)
     return before if isinstance(before, PulumiEngine) else PulumiEngine(stack, here, cli_root)
 
 
-def deploy(engine: Engine, stack: str, terminal: Terminal) -> Outcome:
-    """Runs the program. CommandError ends in phase, cause and what to change."""
-    try:
-        with terminal.step(f"deploying {stack} ({engine.name})") as step:
-            return engine.up(Progress(terminal, step))
-    except (CommandError, RehearsalError) as error:
-        raise not_up(stack, str(error)) from None
+def deploy(engine: Engine, stack: str, on_aws: AwsStack | None, terminal: Terminal) -> Outcome:
+    """Runs the program, at AWS once for each place that is tried. CommandError ends in phase, cause and change."""
+    with followed(terminal, f"deploying {stack} ({engine.name})") as progress:
+
+        def run() -> Outcome:
+            try:
+                return engine.up(progress)
+            except (CommandError, RehearsalError) as error:
+                raise not_up(stack, str(error)) from None
+
+        return deploy_somewhere(on_aws, run, progress.line) if on_aws else run()
 
 
 def not_up(stack: str, told: str) -> CommandError:

@@ -170,8 +170,32 @@ def test_a_step_without_a_change_that_waits_for_an_hour_is_told_in_a_few_lines(
 
 def test_a_warning_of_a_run_that_goes_from_zone_to_zone_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
     terminal = Terminal()
-    for zone in "abc":
-        with terminal.step(f"deploying in {zone}") as step:
+    with terminal.step("deploying") as step:
+        progress = Progress(terminal, step)
+        for _ in "abc":
             warned = {"urn": "", "message": "not checked: the quota", "severity": "warning"}
-            Following(Progress(terminal, step)).heard(json.dumps({"diagnosticEvent": warned}))
+            Following(progress).heard(json.dumps({"diagnosticEvent": warned}))
     assert capsys.readouterr().err.count("warning: not checked: the quota") == 1
+
+
+def test_what_the_program_says_beside_its_resources_is_not_taken_for_what_is_being_done(seen: Seen) -> None:
+    seen.says("KeyboardInterrupt")
+    seen.clock.now = 99
+    seen.following.look()
+    assert seen.lines() == []
+
+
+def test_nine_places_that_fail_one_after_another_report_as_often_as_one_that_takes_as_long(seen: Seen) -> None:
+    told = []
+    for second in range(540):
+        seen.clock.now = second
+        if second % 60 == 0:
+            seen.step("resourcePreEvent", f"machine-{second}")
+        if second % 60 == 59:
+            seen.step("resOpFailedEvent", f"machine-{second - 59}")
+        seen.following.look()
+        told += seen.lines()
+    seen.progress.finish()
+    told += seen.lines()
+    assert len(told) <= 14
+    assert "\n".join(told).count("failed creating") == 9

@@ -232,7 +232,7 @@ class Command:
         with logged("s", "up", terminal):
             engine = PulumiEngine("s", None, "")
             engine._known = lambda: pulumi_engine.Known()
-            deploy(engine, "s", terminal)
+            deploy(engine, "s", None, terminal)
 
 commands.importlib.import_module = lambda name: Command
 sys.exit(commands.main(["x", *sys.argv[2:]]))
