@@ -15,7 +15,7 @@ import pytest
 from components.machine.machine import DATA_LABEL, OWNER_LABEL
 from components.machine.reach import identity_of
 from components.machine.ssh import ssh_of
-from scripts.commands import down, places
+from scripts.commands import places
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known
 from scripts.commands.errors import CommandError
@@ -78,21 +78,6 @@ def test_a_lost_state_is_no_matter_for_a_folder_inside_the_checkout() -> None:
     here = seen(OTHERS, by_place=True, owner="this-state")
     here.refuse_foreign([], "this-state")
     assert here.ids() == {"others"}
-
-
-def test_a_purge_removes_from_the_stacks_state_what_commands_have_put_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(down, "PROJECT", tmp_path)
-    folder = tmp_path / ".state" / "gpu1"
-    folder.mkdir(parents=True)
-    for name in (*down.STATE_FILES, "notes.txt"):
-        (folder / name).write_text("a text")
-    down._forget_state("gpu1", None)
-    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
-    (folder / "notes.txt").unlink()
-    down._forget_state("gpu1", None)
-    assert not folder.exists()
 
 
 def test_what_tells_a_stack_from_another_of_its_name_is_read_from_pulumis_state(
