@@ -1,17 +1,22 @@
-"""Unit tier: what the commands know of a stack's machine without one: its host key, and whose things are whose.
+"""Unit tier: what the commands know of a stack's machine without one: whether it is waited for, its host key, and
+whose things are whose. A script on PATH is `ssh`.
 
 Does not prove that anything is reached over a network: tests/live/test_host.py does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import docker
 import pytest
 
+from components.machine import reach
 from components.machine.machine import DATA_LABEL, OWNER_LABEL
 from components.machine.reach import identity_of
 from components.machine.ssh import ssh_of
@@ -19,9 +24,130 @@ from scripts.commands import places
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known
 from scripts.commands.errors import CommandError
-from scripts.commands.places import Host
+from scripts.commands.places import Host, MachineAway, reached
 from scripts.commands.pulumi_engine import PulumiEngine
-from settings import HostMachine
+from scripts.commands.terminal import Terminal
+from settings import HostMachine, Settings, parse
+
+if TYPE_CHECKING:
+    from tests.conftest import FakeCommand
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_command: FakeCommand) -> Host:
+    """A machine behind SSH, and no patience but what a test asks for."""
+    monkeypatch.setattr(places, "PROJECT", tmp_path)
+    monkeypatch.setattr(reach, "DENIED_SECONDS", 0)
+    monkeypatch.setenv("PATH", fake_command.environment["PATH"])
+    fake_command.add("sleep", "exec /bin/sleep 0.1")
+    return Host("gpu1", ssh_of(HostMachine(ssh="ubuntu@gpu1"), "gpu1"), "/srv/data")
+
+
+@pytest.mark.parametrize(
+    ("says", "kind", "words"),
+    [
+        ("ssh: connect to host gpu1 port 22: Connection refused", MachineAway, "ubuntu@gpu1 does not answer"),
+        ("ssh: Could not resolve hostname gpu1: Name or service not known", MachineAway, "name of the machine is"),
+        ("ubuntu@gpu1: Permission denied (publickey).", CommandError, "refuses the login"),
+        ("command-line line 0: Bad configuration option: x", CommandError, "Bad configuration option: x"),
+    ],
+)
+def test_only_a_machine_that_does_not_answer_at_all_is_away(
+    says: str, kind: type[CommandError], words: str, host: Host, fake_command: FakeCommand
+) -> None:
+    fake_command.add("ssh", f"cat >/dev/null; echo '{says}'; exit 255")
+    said: list[str] = []
+    with pytest.raises(CommandError) as failed:
+        host.wait(said.append, 1)
+    assert type(failed.value) is kind
+    phase, cause, change = str(failed.value).splitlines()
+    assert phase == "phase: machine ready"
+    assert words in cause
+    assert change.startswith("change: ")
+    assert said[-3:] == [phase, cause, change]
+    assert any(line.startswith("waiting for ubuntu@gpu1") for line in said) == ("refused" in says)
+
+
+def test_a_machine_that_answers_late_is_waited_for(host: Host, fake_command: FakeCommand, tmp_path: Path) -> None:
+    tries = f"echo x >> {tmp_path}/tries; [ $(wc -l < {tmp_path}/tries) -ge 3 ]"
+    fake_command.add("ssh", f'cat >/dev/null; {tries} || exit 255; echo \'{{"identity": "0123"}}\'')
+    said: list[str] = []
+    host.wait(said.append, 60)
+    assert said[-1] == '{"identity": "0123"}'
+    assert len([call for call in fake_command.calls if call[0] == "ssh"]) == 3
+
+
+class Machine:
+    """In place of a Host: it fails, or is reached."""
+
+    name = "ubuntu@gpu1"
+
+    def __init__(self, failure: CommandError | None = None) -> None:
+        self.failure = failure
+        self.patience: list[int] = []
+
+    def wait(self, _: object, patience: int) -> None:
+        self.patience.append(patience)
+        if self.failure:
+            raise self.failure
+
+    @contextlib.contextmanager
+    def docker(self) -> Iterator[str]:
+        yield "its Docker"
+
+
+ON_HOST = parse({"machine": {"kind": "host", "ssh": "ubuntu@gpu1"}})
+ON_AWS = parse({
+    "machine": {"kind": "aws", "instance_types": ["g6.xlarge"], "admin_cidrs": ["8.8.8.8/32"]},
+})  # fmt: skip
+AWAY, REFUSED = MachineAway("it is away"), CommandError("it refuses the login")
+
+
+@pytest.mark.parametrize(
+    ("settings", "failure", "found", "patience"),
+    [
+        (ON_HOST, None, "its Docker", 77),
+        (ON_HOST, AWAY, AWAY, 77),
+        (ON_HOST, REFUSED, REFUSED, 77),
+        (ON_AWS, None, "its Docker", 20),
+        (ON_AWS, AWAY, None, 20),
+        (ON_AWS, REFUSED, REFUSED, 20),
+    ],
+    ids=["host", "host away", "host refuses", "aws", "aws away", "aws refuses"],
+)
+def test_a_machine_of_ones_own_has_to_answer_and_one_that_the_program_makes_may_be_away(
+    settings: Settings, failure: CommandError | None, found: object, patience: int
+) -> None:
+    machine = Machine(failure)
+    got: list[object] = []
+    try:
+        with reached("gpu1", settings, machine, Terminal(), 77) as here:  # type: ignore[arg-type]
+            got.append(here)
+    except CommandError as error:
+        got.append(error)
+    assert got == [found]
+    assert machine.patience == [patience]
+
+
+def test_a_machine_that_is_yet_to_be_made_is_not_looked_for() -> None:
+    with reached("gpu1", ON_AWS, None, Terminal()) as here:
+        assert here is None
+
+
+@pytest.mark.parametrize("data_dir", [None, "/srv/mine"])
+def test_the_folder_inside_the_checkout_is_the_stacks_by_its_place_and_another_is_not(
+    data_dir: str | None, monkeypatch: pytest.MonkeyPatch, fake_command: FakeCommand
+) -> None:
+    monkeypatch.setenv("PATH", fake_command.environment["PATH"])
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/stand-in.sock")
+    monkeypatch.setattr(docker, "DockerClient", lambda base_url, **_: base_url)
+    fake_command.add("docker")
+    settings = parse({"machine": {"kind": "local", "data_dir": data_dir}} if data_dir else {})
+    with reached("gpu1", settings, None, Terminal()) as here:
+        assert here
+        assert str(here.client) == "unix:///run/stand-in.sock"
+        own = Path(__file__).resolve().parents[2] / ".state" / "gpu1" / "data"
+        assert (here.data, here.by_place) == (data_dir or str(own), data_dir is None)
 
 
 def test_only_the_replaced_machines_key_is_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
