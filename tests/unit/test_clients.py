@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,11 +160,15 @@ def test_texts_in_env_blocks_are_in_single_quotes(text: str) -> None:
 # curl
 
 
+SENT_FROM = replace(ENDPOINT, source="127.0.0.2")
+
+
 @pytest.fixture
-def curl_call(fake_command: FakeCommand) -> tuple[list[str], str]:
+def curl_call(request: pytest.FixtureRequest, fake_command: FakeCommand) -> tuple[list[str], str]:
     """The arguments and the standard input that curl gets when the emitted line is pasted into a shell."""
+    endpoint = getattr(request, "param", ENDPOINT)
     fake_command.add("curl", f"cat > '{fake_command.folder}/stdin'")
-    subprocess.run(["bash", "-euc", openai.curl(ENDPOINT)], check=True, env=fake_command.environment)
+    subprocess.run(["bash", "-euc", openai.curl(endpoint)], check=True, env=fake_command.environment)
     (call,) = fake_command.calls
     return call, (fake_command.folder / "stdin").read_text()
 
@@ -179,15 +184,28 @@ def test_the_key_is_in_no_argument_of_curl_but_on_its_standard_input(curl_call: 
     assert arguments[arguments.index("-K") + 1] == "-"
 
 
+@pytest.mark.parametrize(
+    ("curl_call", "options"),
+    [
+        (ENDPOINT, []),
+        (SENT_FROM, ["--interface", "127.0.0.2"]),
+        (replace(SENT_FROM, private_ca=True), ["--cacert", "seatable-vllm-ca.pem", "--interface", "127.0.0.2"]),
+    ],
+    ids=["plain", "from an address of its own", "with a private CA"],
+    indirect=["curl_call"],
+)
 def test_curl_asks_the_model_for_the_capital_of_france_through_the_endpoint(
-    curl_call: tuple[list[str], str],
+    curl_call: tuple[list[str], str], options: list[str]
 ) -> None:
     arguments, _ = curl_call
-    assert f"{ENDPOINT.base_url}/chat/completions" in arguments
-    body = json.loads(arguments[arguments.index("-d") + 1])
-    assert body["model"] == ENDPOINT.model
-    assert body["messages"] == [{"role": "user", "content": "What is the capital of France?"}]
-    assert "Content-Type: application/json" in arguments
+    address = "http://127.0.0.1:8080/v1/chat/completions"
+    header = ["-H", "Content-Type: application/json"]
+    assert arguments[:-1] == ["curl", "-sS", "-K", "-", *options, address, *header, "-d"]
+    assert json.loads(arguments[-1]) == {
+        "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "temperature": 0,
+    }
 
 
 def test_the_key_is_given_to_curl_by_a_command_of_the_shell_itself() -> None:
@@ -221,11 +239,6 @@ def test_no_text_promises_a_patience_that_seatable_does_not_have() -> None:
 
 
 PRIVATE = ClientEndpoint("https://gpu.lan/v1", KEY, "owner/model", 8192, private_ca=True)
-
-
-def test_with_a_private_ca_the_curl_line_trusts_its_file() -> None:
-    assert f"--cacert {CA_FILE} https://gpu.lan/v1/" in openai.curl(PRIVATE)
-    assert "--cacert" not in openai.curl(ENDPOINT)
 
 
 def test_with_a_private_ca_the_openai_block_names_the_file_that_its_sdk_reads() -> None:
