@@ -774,6 +774,11 @@ def test_a_subnet_has_to_lead_to_the_internet() -> None:
     assert "is not public" in problems(wants, replace(EMPTY, subnets=[subnet], route_tables=tables))[0]
     nat = {**table, "Routes": [{"DestinationCidrBlock": "0.0.0.0/0", "NatGatewayId": "nat-0a", "State": "active"}]}
     assert "is not public" in problems(wants, replace(EMPTY, subnets=[subnet], route_tables=[nat]))[0]
+    # What a gateway that was deleted leaves behind.
+    blackhole = {**table, "Routes": [{**INTERNET, "State": "blackhole"}]}
+    assert "is not public" in problems(wants, replace(EMPTY, subnets=[subnet], route_tables=[blackhole]))[0]
+    elsewhere = {**table, "Routes": [{**INTERNET, "DestinationCidrBlock": "8.8.8.0/24"}]}
+    assert "is not public" in problems(wants, replace(EMPTY, subnets=[subnet], route_tables=[elsewhere]))[0]
 
 
 def test_a_subnet_that_is_not_there_or_full_or_without_ipv6_or_elsewhere_is_refused() -> None:

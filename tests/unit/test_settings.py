@@ -502,7 +502,8 @@ def test_a_network_that_is_not_text_is_refused_with_key_and_way_out(junk: object
         (acme(resolvers=["2620:fe::fe"]), "domain.resolvers.0", "'2620:fe::fe'", "[2620:fe::fe]:53"),
         (acme(resolvers=[9]), "domain.resolvers.0", "9", "ADDRESS:PORT"),
         (acme(acme_server="https://ca.example", acme_staging=True), "domain.acme_staging", "", "keep one"),
-        ({"aws_access_key_id": None}, "aws_secret_access_key", "missing", "scripts/secret"),
+        ({"aws_access_key_id": None}, "aws_secret_access_key", "missing", "scripts/secret aws_secret_access_key"),
+        ({"aws_secret_access_key": None}, "aws_access_key_id", "missing", "scripts/secret aws_access_key_id"),
         ({"images": {"vllm": ""}}, "images.vllm", "''", "NAME:TAG"),
         ({"images": {"haproxy": "haproxy 3.2"}}, "images.haproxy", "'haproxy 3.2'", "NAME:TAG"),
         ({"images": {"haproxy": "--privileged"}}, "images.haproxy", "'--privileged'", "NAME:TAG"),
@@ -930,6 +931,18 @@ def test_a_machine_that_breaks_a_rule_is_the_one_problem_of_its_stack(machine: o
     """A rule between the machine and another setting goes by the kind that is meant."""
     (line,) = problems({**ON_AWS, "machine": machine})
     assert line.startswith(f"seatable-vllm:{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("widest", "wider"), [("8.8.0.0/16", "8.8.0.0/15"), ("2001:4860::/32", "2001:4860::/31")], ids=["v4", "v6"]
+)
+def test_a_login_is_open_to_one_provider_or_office_at_most(widest: str, wider: str) -> None:
+    machine = parse({**ON_AWS, "machine": {**AWS, "admin_cidrs": [widest]}}).machine
+    assert isinstance(machine, AwsMachine)
+    assert machine.admin_cidrs == [widest]
+    line = the_problem({**ON_AWS, "machine": {**AWS, "admin_cidrs": [wider]}})
+    assert line.startswith(f"seatable-vllm:machine.admin_cidrs.0: '{wider}' is wide for a login")
+    assert line.endswith(f"/{widest.partition('/')[2]} or longer")
 
 
 def test_a_machine_that_breaks_a_rule_hides_no_mistake_elsewhere() -> None:
