@@ -224,11 +224,19 @@ def test_one_block_is_held_back() -> None:
     assert forecast.longest(need, 131072) == 4096 - forecast.block
 
 
-def test_the_parts_of_a_gpu_are_all_of_it() -> None:
-    for known in KNOWN_MODELS.values():
-        for gpus in (1, 2, 8):
-            memory = fits(known.shape, L4, gpus, 8192).memory
-            assert memory.weights + memory.kv + memory.overhead + memory.free == L4.memory_bytes
+@pytest.mark.parametrize(("share", "used", "free"), [(0.92, 20740.5, 1803.5), (0.8, 18035.2, 4508.8)])
+def test_vllm_fills_its_share_of_a_gpu_and_leaves_the_rest_free(share: float, used: float, free: float) -> None:
+    # An L4 has 22544 MiB for programs, as nvidia-smi says.
+    memory = fits(KNOWN_MODELS["Qwen/Qwen3-8B"].shape, L4, 1, 8192, serving=Serving(utilization=share)).memory
+    assert min(memory.weights, memory.kv, memory.overhead) > 0
+    assert (memory.weights + memory.kv + memory.overhead) / 2**20 == pytest.approx(used, abs=0.1)
+    assert memory.free / 2**20 == pytest.approx(free, abs=0.1)
+
+
+def test_weights_that_are_larger_than_a_gpu_leave_nothing_for_keys_and_values() -> None:
+    fit = fits(KNOWN_MODELS["Qwen/Qwen3-32B"].shape, L4, 1, 8192)
+    assert (fit.memory.kv, fit.max_model_len, fit.fits) == (0, 0, False)
+    assert "weights (61.0 GiB) and overhead (2.1 GiB) are more than vLLM's share of the GPU's 22.0 GiB" in fit.why
 
 
 def test_the_machine_of_seatables_guide_serves_its_model_with_the_guides_context() -> None:
@@ -260,6 +268,15 @@ def test_more_users_than_are_held_at_once_are_too_many() -> None:
     assert f"{enough + 1} are asked for" in more.why
     shorter = next(lever.max_model_len for lever in more.levers if lever.name == "max-model-len")
     assert fits(model, H100, 1, shorter, users=enough + 1).fits
+
+
+@pytest.mark.parametrize(
+    ("given", "users", "enough"), [(GIB, 2, True), (GIB - 1, 2, False), (GIB, 3, False), (GIB - 1, 1, True)]
+)
+def test_as_many_users_as_are_held_at_once_are_not_too_many(given: int, users: int, enough: bool) -> None:
+    # 128 KiB a token: 4096 tokens are half a GiB.
+    serving = Serving.from_options({"kv-cache-memory-bytes": given})
+    assert fits(shape(), H100, 1, 4096, users=users, serving=serving).fits is enough
 
 
 def test_without_nvlink_layers_are_spread_and_with_it_tensors() -> None:
