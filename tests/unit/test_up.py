@@ -1,4 +1,4 @@
-"""Unit tier: how `scripts/up` reads a state, and asks an endpoint once more at its end.
+"""Unit tier: how `scripts/up` chooses who deploys, reads a state, and asks an endpoint once more at its end.
 
 States and outputs are dictionaries here, and a script of the test stands in Pulumi's place. It does NOT prove that
 an endpoint answers, nor what the engine's program writes into a state: the live tier and the engine tier do.
@@ -7,15 +7,19 @@ an endpoint answers, nor what the engine's program writes into a state: the live
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scripts.commands import pulumi_engine
+from scripts.commands import pulumi_cli, pulumi_engine
 from scripts.commands.engines import Engine, Outcome, RehearsalEngine
 from scripts.commands.pulumi_engine import PulumiEngine, generated_in, without_instance
-from scripts.commands.up import PROBER, proof_order
+from scripts.commands.terminal import Terminal
+from scripts.commands.up import PROBER, choose_engine, proof_order
 from settings import Settings, parse
+from tests.unit.checkout_support import Checkout, in_checkout
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand
@@ -61,6 +65,78 @@ def outcome() -> Outcome:
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     monkeypatch.setattr(RehearsalEngine, "generated", lambda _, name: generated_in(STATE, name))
     return RehearsalEngine("dev")
+
+
+# Who deploys
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_command: FakeCommand) -> Iterator[Checkout]:
+    """A checkout on a computer that has no Pulumi CLI, nor gets one."""
+    monkeypatch.setenv("PATH", str(fake_command.folder / "bin"))
+    monkeypatch.setenv("PULUMI_BACKEND_URL", f"file://{tmp_path}")
+    monkeypatch.setattr(pulumi_cli, "_install", lambda: "no network")
+    pulumi_engine._cli.cache_clear()
+    yield from in_checkout(tmp_path / "checkout", monkeypatch, "gpu1", "config: {}\n")
+    pulumi_engine._cli.cache_clear()
+
+
+def chosen(before: Engine | None = None, *, rehearse: bool = False) -> Engine:
+    return choose_engine("gpu1", None, before, rehearse, Terminal())
+
+
+def test_without_a_cli_the_program_is_rehearsed_and_why_is_said(
+    checkout: Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert isinstance(chosen(), RehearsalEngine)
+    assert "none to be had (no network): this is a rehearsal, not `pulumi up`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["on PATH", "in the project"])
+def test_the_cli_deploys_wherever_it_is(where: str, checkout: Checkout, fake_command: FakeCommand) -> None:
+    fake_command.add("pulumi", "echo v3.999.0")
+    if where == "in the project":
+        cli = checkout.folder / ".pulumi-cli" / "bin" / "pulumi"
+        cli.parent.mkdir(parents=True)
+        (fake_command.folder / "bin" / "pulumi").rename(cli)
+    engine = chosen()
+    assert isinstance(engine, PulumiEngine)
+    assert engine._cli.command == ("pulumi" if where == "on PATH" else str(cli))
+    assert not (checkout.folder / ".state" / "gpu1").exists()
+
+
+def test_who_asks_for_a_rehearsal_gets_one_beside_a_cli_and_keeps_its_keys(
+    checkout: Checkout, fake_command: FakeCommand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_command.add("pulumi", "echo v3.999.0")
+    checkout.rehearse()
+    keys = checkout.keys()
+    assert isinstance(chosen(RehearsalEngine("gpu1"), rehearse=True), RehearsalEngine)
+    assert checkout.keys() == keys
+    assert keys
+    assert "this is a rehearsal, not `pulumi up`" in capsys.readouterr().err
+    assert fake_command.calls == []
+
+
+def test_the_cli_takes_over_from_a_rehearsal_and_leaves_none_of_its_keys(
+    checkout: Checkout, fake_command: FakeCommand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_command.add("pulumi", "echo v3.999.0")
+    checkout.rehearse()
+    keys = checkout.keys()
+    assert sorted(keys) == ["keys-engine", "keys-seatable-1"]
+    assert isinstance(chosen(RehearsalEngine("gpu1")), PulumiEngine)
+    assert checkout.holding(*keys.values()) == []
+    assert "Pulumi takes over, with new keys" in capsys.readouterr().err
+
+
+def test_who_has_read_the_state_already_deploys(checkout: Checkout, fake_command: FakeCommand) -> None:
+    fake_command.add("pulumi", "echo v3.999.0")
+    before = PulumiEngine("gpu1", None, "")
+    assert chosen(before) is before
+
+
+# The state, and the last question
 
 
 def test_the_gates_own_key_is_read_from_the_state() -> None:
