@@ -275,6 +275,14 @@ def test_the_folder_and_the_containers_of_another_states_stack_of_that_name_are_
     assert stack.docker.names == ["edge", "of-a-killed-run"]
 
 
+@pytest.mark.parametrize("stack", ["this computer"], indirect=True)
+def test_what_is_inside_the_checkout_is_the_stacks_whatever_state_made_it(stack: Stack) -> None:
+    of_another_state(stack)
+    assert down.main(["gpu1"]) == 0
+    assert stack.with_keys() == []
+    assert stack.docker.names == ["of-another-folder"]
+
+
 def test_a_purge_removes_from_the_stacks_state_what_commands_have_put_there_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
