@@ -39,7 +39,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake_command: FakeComm
     monkeypatch.setattr(places, "PROJECT", tmp_path)
     monkeypatch.setattr(reach, "DENIED_SECONDS", 0)
     monkeypatch.setenv("PATH", fake_command.environment["PATH"])
-    fake_command.add("sleep", "exec /bin/sleep 0.1")
+    # Who waits for longer than was asked is ended, and does not keep the test waiting.
+    naps = tmp_path / "naps"
+    fake_command.add("sleep", f"echo >> {naps}; [ $(wc -l < {naps}) -lt 60 ] || kill $PPID; exec /bin/sleep 0.1")
     return Host("gpu1", ssh_of(HostMachine(ssh="ubuntu@gpu1"), "gpu1"), "/srv/data")
 
 
