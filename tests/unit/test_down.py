@@ -12,7 +12,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import docker
 import pytest
@@ -24,7 +24,7 @@ from scripts.commands import deployed, down, pulumi_engine
 from scripts.commands.errors import CommandError
 from scripts.commands.strays import StackAccount
 from tests.unit.aws_support import STACK_FILE
-from tests.unit.checkout_support import Checkout, in_checkout
+from tests.unit.checkout_support import Checkout, FakeContainer, FakeDocker, FakeItem, in_checkout
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand
@@ -40,80 +40,6 @@ KEPT = [
 
 NOTHING_OF_IT = [".state", "Pulumi.gpu1.yaml", "Pulumi.yaml", "__main__.py"]
 """A checkout that never had the stack up; `.state` is an empty folder."""
-
-
-class FakeItem:
-    """A container or a network on Docker."""
-
-    def __init__(self, stand_in: FakeDocker, name: str, data: str, owner: str) -> None:
-        self.id = self.name = name
-        self.labels = {
-            "seatable-vllm.stack": "gpu1",
-            "seatable-vllm.data-dir": data,
-            "seatable-vllm.owner": owner,
-        }
-        self.attrs: dict[str, Any] = {"Containers": {}, "Labels": self.labels}
-        self._stand_in = stand_in
-
-    def reload(self) -> None:
-        pass
-
-    def stop(self, timeout: int) -> None:
-        pass
-
-    def remove(self, **_: object) -> None:
-        self._stand_in.items.remove(self)
-
-
-class FakeContainer(FakeItem):
-    image, status = "image", "running"
-
-
-class FakeDocker:
-    """A machine's Docker, as much of it as `down` needs: some containers and networks."""
-
-    def __init__(self) -> None:
-        self.items: list[FakeItem] = []
-        self.silent = False
-
-    def ping(self) -> None:
-        if self.silent:
-            raise docker.errors.DockerException("does not answer")
-
-    @property
-    def names(self) -> list[str]:
-        return [each.name for each in self.items]
-
-    @property
-    def containers(self) -> FakeDocker:
-        return self
-
-    @property
-    def networks(self) -> FakeDocker:
-        return FakeNetworks(self)
-
-    def mine(self) -> list[FakeItem]:
-        return [each for each in self.items if isinstance(each, FakeContainer)]
-
-    def list(self, *, filters: dict[str, str], **_: object) -> list[FakeItem]:
-        assert filters == {"label": "seatable-vllm.stack=gpu1"}
-        return self.mine()
-
-    def get(self, identity: str) -> FakeItem:
-        for each in self.mine():
-            if each.id == identity:
-                return each
-        raise docker.errors.NotFound(identity)
-
-
-class FakeNetworks(FakeDocker):
-    """The networks of another one."""
-
-    def __init__(self, whole: FakeDocker) -> None:
-        self.items = whole.items
-
-    def mine(self) -> list[FakeItem]:
-        return [each for each in self.items if not isinstance(each, FakeContainer)]
 
 
 class Stack:

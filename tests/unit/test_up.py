@@ -1,4 +1,4 @@
-"""Unit tier: how `scripts/up` chooses who deploys, reads a state, and asks an endpoint once more at its end.
+"""Unit tier: how `scripts/up` chooses who deploys, looks at what is there, and asks an endpoint at its end.
 
 States and outputs are dictionaries here, and a script of the test stands in Pulumi's place. It does NOT prove that
 an endpoint answers, nor what the engine's program writes into a state: the live tier and the engine tier do.
@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from scripts.commands import pulumi_cli, pulumi_engine
-from scripts.commands.engines import Engine, Outcome, RehearsalEngine
+from scripts.commands import pulumi_cli, pulumi_engine, up
+from scripts.commands.docker_state import DockerState
+from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
+from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_engine import PulumiEngine, generated_in, without_instance
 from scripts.commands.terminal import Terminal
-from scripts.commands.up import PROBER, choose_engine, proof_order
+from scripts.commands.up import PROBER, choose_engine, proof_order, take_over_what_is_there
 from settings import Settings, parse
-from tests.unit.checkout_support import Checkout, in_checkout
+from tests.unit.checkout_support import Checkout, FakeContainer, FakeDocker, in_checkout
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand
@@ -134,6 +137,42 @@ def test_who_has_read_the_state_already_deploys(checkout: Checkout, fake_command
     fake_command.add("pulumi", "echo v3.999.0")
     before = PulumiEngine("gpu1", None, "")
     assert chosen(before) is before
+
+
+# What is there
+
+
+def known(*ids: str, folders: tuple[str, ...] = ("/srv/new", "/srv/old")) -> Any:
+    """An engine in whose state these are, with their data in these folders."""
+    return SimpleNamespace(known=lambda: Known(frozenset(ids), frozenset(folders), "ours"))
+
+
+def machine(**folders: str) -> DockerState:
+    """A machine where containers of these names have their data in these folders; the stack's is /srv/new."""
+    docker = FakeDocker()
+    docker.items += [FakeContainer(docker, name, folder, "ours") for name, folder in folders.items()]
+    return DockerState(docker, "gpu1", "/srv/new")  # type: ignore[arg-type]
+
+
+def test_what_a_killed_run_left_in_the_folder_before_this_one_is_removed_and_nothing_else() -> None:
+    here = machine(listed="/srv/old", left="/srv/old", new="/srv/new")
+    take_over_what_is_there(here, known("listed"), Terminal())
+    assert here.client.names == ["listed", "new"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("before", [None, known()], ids=["no state", "a state"])
+def test_a_stack_of_that_name_from_another_checkout_is_refused_and_not_touched(before: Any) -> None:
+    here = machine(left="/srv/old", theirs="/srv/theirs")
+    with pytest.raises(CommandError, match="another checkout has a stack gpu1 up here"):
+        take_over_what_is_there(here, before, Terminal())
+    assert here.client.names == ["left", "theirs"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "1.5", "", "soon"])
+def test_a_patience_that_is_none_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        up.main([f"--patience={seconds}"])
+    assert f"{seconds!r} is no whole number of seconds from 1 on" in capsys.readouterr().err
 
 
 # The state, and the last question
