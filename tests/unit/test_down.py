@@ -292,7 +292,8 @@ def on_aws(
     fake_command.add(
         "pulumi",
         f"""
-case "${{*#--non-interactive }}" in
+words="$*"
+case "${{words#--non-interactive }}" in
   version*) echo v3.999.0;;
   "stack export"*) cat {state};;
   "stack history"*) echo '[{{"resourceChanges": {{"delete": 3}}}}]';;
