@@ -123,13 +123,13 @@ def test_the_settings_of_a_known_model_have_its_preset_and_those_of_others_none(
 
 def test_known_models_have_the_sizes_that_their_users_ask_for() -> None:
     assert "o/m" not in KNOWN_MODELS
-    for name, known in {
+    for name, figures in {
         SMOLLM2: (0.25, 8192, "hermes", False),
         "RedHatAI/gemma-3-12b-it-quantized.w4a16": (8.0, 131072, "pythonic", True),
         "Qwen/Qwen3-8B": (15.26, 40960, "hermes", False),
     }.items():
         found = KNOWN_MODELS[name]
-        assert (round(found.weights_gib, 2), found.max_model_len, found.tool_parser, found.vision) == known
+        assert (round(found.weights_gib, 2), found.max_model_len, found.tool_parser, found.vision) == figures
     for name, known in KNOWN_MODELS.items():
         assert known.shape.architecture in architectures(), name
         assert known.weights_gib > 0.2, name

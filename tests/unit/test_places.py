@@ -79,6 +79,18 @@ def test_a_machine_that_answers_late_is_waited_for(host: Host, fake_command: Fak
     assert len([call for call in fake_command.calls if call[0] == "ssh"]) == 3
 
 
+def test_what_a_program_there_prints_is_shown_and_is_its_failure_whatever_bytes_it_has(
+    host: Host, fake_command: FakeCommand
+) -> None:
+    said: list[str] = []
+    fake_command.add("ssh", r"cat >/dev/null; printf 'caf\xe9\nthe end\n'")
+    host.run("true", said.append)
+    assert said == ["caf\N{REPLACEMENT CHARACTER}", "the end"]
+    fake_command.add("ssh", "cat >/dev/null; echo the cause >&2; exit 3")
+    with pytest.raises(CommandError, match="the cause"):
+        host.run("true", said.append)
+
+
 class Machine:
     """In place of a Host: it fails, or is reached."""
 

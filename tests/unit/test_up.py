@@ -157,7 +157,7 @@ def machine(**folders: str) -> DockerState:
 def test_what_a_killed_run_left_in_the_folder_before_this_one_is_removed_and_nothing_else() -> None:
     here = machine(listed="/srv/old", left="/srv/old", new="/srv/new")
     take_over_what_is_there(here, known("listed"), Terminal())
-    assert here.client.names == ["listed", "new"]  # type: ignore[attr-defined]
+    assert here.client.names == ["listed", "new"]
 
 
 @pytest.mark.parametrize("before", [None, known()], ids=["no state", "a state"])
@@ -165,7 +165,7 @@ def test_a_stack_of_that_name_from_another_checkout_is_refused_and_not_touched(b
     here = machine(left="/srv/old", theirs="/srv/theirs")
     with pytest.raises(CommandError, match="another checkout has a stack gpu1 up here"):
         take_over_what_is_there(here, before, Terminal())
-    assert here.client.names == ["left", "theirs"]  # type: ignore[attr-defined]
+    assert here.client.names == ["left", "theirs"]
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "1.5", "", "soon"])
