@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -42,6 +42,11 @@ from catalog.haproxy import (
     tls_binds,
 )
 from settings import SettingsError, parse
+
+if TYPE_CHECKING:
+    from tests.conftest import FakeCommand
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
 
 DOORS = {"POST /v1/chat/completions", "POST /v1/completions", "GET /v1/models"}
 """DESIGN section 6. Whatever else a client kind may need one day has to be added here too, on purpose."""
@@ -755,6 +760,52 @@ def test_without_haproxy_a_developer_reads_a_reason_and_ci_fails(
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
     with pytest.raises(outcome, match="apt-get install haproxy"):
         haproxy_here()
+
+
+@pytest.mark.parametrize(
+    ("tiers", "user", "here", "installed"),
+    [
+        ([], 0, False, True),
+        (["unit"], 0, False, True),
+        (["lint", "unit"], 0, False, True),
+        (["lint"], 0, False, False),
+        (["unit"], 1000, False, False),
+        (["unit"], 0, True, False),
+    ],
+)
+def test_scripts_test_installs_haproxy_for_root_and_no_service_of_it(
+    tiers: list[str], user: int, here: bool, installed: bool, *, tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    (tmp_path / "scripts").mkdir()
+    text = (PROJECT / "scripts" / "_run").read_text()
+    for place in ("/usr/sbin/haproxy", "/run/systemd/system"):
+        text = text.replace(place, f"{tmp_path}{place}")
+    (tmp_path / "scripts" / "_run").write_text(text)
+    (tmp_path / "run/systemd/system").mkdir(parents=True)
+    for name, printed in {"apt-get": "", "systemctl": "", "python": "", "id": user}.items():
+        fake_command.add(name, f"echo {printed}" if printed != "" else "")
+    programs = fake_command.folder / "bin"
+    for name in ("bash", "sha256sum", "cmp", "dirname"):
+        (programs / name).symlink_to(str(shutil.which(name)))
+    if here:
+        fake_command.add("haproxy")
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "test.txt").touch()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(programs / "python")
+    with (tmp_path / ".venv" / ".requirements").open("wb") as file:
+        subprocess.run(["sha256sum", "requirements/test.txt"], cwd=tmp_path, stdout=file, check=True)
+    run = ["bash", tmp_path / "scripts" / "_run", "test", *tiers]
+    done = subprocess.run(run, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    changes = [call for call in fake_command.calls if call[0] in ("apt-get", "systemctl")]
+    masked, got = (
+        ["systemctl", "mask", "--quiet", "haproxy.service"],
+        ["apt-get", "install", "-y", "-qq", "haproxy"],
+    )
+    assert changes == ([masked, got] if installed else [])
+    assert fake_command.calls[-1][0] == "python"
+    assert fake_command.calls[-1][1:] == ["-m", "scripts.commands", "test", *tiers]
 
 
 # TLS and the loopback listener
