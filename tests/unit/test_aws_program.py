@@ -8,6 +8,7 @@ are held against the provider's schema in test_aws_schema.py, and only a real en
 from __future__ import annotations
 
 import base64
+import contextvars
 import ipaddress
 import json
 import shlex
@@ -18,14 +19,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pulumi
+import pulumi_aws as aws
 import pytest
 import yaml
+from pulumi.runtime import mocks
 
 from catalog.aws import owned
 from catalog.aws.tags import OWNER as OWNER_TAG
 from components.machine.aws.access import SESSION_PROGRAMS
-from components.machine.aws.instance import MAX_USER_DATA_BYTES
+from components.machine.aws.gpu_vm import egress_ports
+from components.machine.aws.instance import MAX_USER_DATA_BYTES, user_data
+from components.machine.aws.zone import hosted_zone
 from rehearsal.stack_file import stack_config
+from settings import Domain, Images, parse
 from tests import conftest
 from tests.conftest import AMI, OWNER, PUBLIC_KEY, UUID, fake_key, offer
 
@@ -260,13 +266,29 @@ def test_out_go_only_what_a_machine_needs(dev: Recorded, prod: Recorded) -> None
     assert out(prod) == out(dev) | {(protocol, port, port, "cidrIpv6") for protocol, port in wanted}
 
 
+USUAL_PORTS = {443, 80, 53, 123}
+
+
+@pytest.mark.parametrize("image", sorted(set(Images.model_fields) - {"pulled"}))
+def test_the_registry_of_each_image_is_reached_at_a_port_of_its_own(image: str) -> None:
+    chosen = parse({"images": {image: "mirror.example.com:5000/any/image:1"}})
+    assert egress_ports(chosen) == [5000]
+
+
+@pytest.mark.parametrize(
+    "image", ["haproxy:3.2", "owner/image:1", "mirror.example.com/image:1", "a.example:443/i"]
+)
+def test_a_registry_at_the_usual_port_needs_no_rule_of_its_own(image: str) -> None:
+    assert egress_ports(parse({"images": {"haproxy": image, "python": "none"}})) == []
+
+
 def test_a_registry_or_a_ca_at_a_port_of_its_own_is_reached_too(record: RecordAws) -> None:
     recorded = record(
         images={"vllm": "mirror.example.com:5000/vllm:1", "haproxy": "haproxy:3.2"},
         domain={"acme_server": "https://ca.example.com:9000/acme/directory", "acme_staging": False},
     )
     ports = {rule.inputs["fromPort"] for rule in recorded.of_type(EGRESS)}
-    assert ports == {443, 80, 53, 123, 5000, 9000}
+    assert ports == USUAL_PORTS | {5000, 9000}
 
 
 @pytest.mark.parametrize("network", ["0.0.0.0/0", "::/0", "0.0.0.0/1"])
@@ -294,9 +316,18 @@ def test_the_metadata_service_asks_for_a_token_and_answers_no_container(up: Reco
     }
 
 
-def test_all_disks_are_encrypted(up: Recorded) -> None:
-    assert up.one(VM).inputs["rootBlockDevice"]["encrypted"] is True
-    assert up.one(VOLUME).inputs["encrypted"] is True
+def test_all_disks_are_encrypted_and_the_root_disk_ends_with_its_instance(up: Recorded, stack: str) -> None:
+    root = dict(up.one(VM).inputs["rootBlockDevice"])
+    assert root.pop("volumeSize") >= 75
+    assert root.pop("throughput") >= 125
+    assert root == {
+        "volumeType": "gp3",
+        "encrypted": True,
+        "deleteOnTermination": True,
+        "tags": {"Name": f"seatable-vllm-{stack}", "Owner": OWNER},
+    }
+    volume = up.one(VOLUME).inputs
+    assert (volume["type"], volume["encrypted"]) == ("gp3", True)
     assert not {"ebsBlockDevices", "ephemeralBlockDevices"} & set(up.one(VM).inputs)
 
 
@@ -339,10 +370,58 @@ def test_both_providers_are_in_the_stacks_region_and_put_its_tags_on_everything(
         assert json.loads(provider.inputs["defaultTags"]) == {"tags": tags}
 
 
-def test_user_data_fits_and_is_a_program(up: Recorded) -> None:
+def test_user_data_fits_and_is_the_program_for_the_login_of_the_image(up: Recorded) -> None:
     program = base64.b64decode(up.one(VM).inputs["userDataBase64"]).decode()
+    assert program == user_data("ubuntu")
     assert program.startswith("#!/bin/bash\n")
     assert len(program.encode()) < MAX_USER_DATA_BYTES / 4
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "more"),
+    [
+        ("{}", [["nvidia-ctk", "runtime", "configure", "--runtime=docker"], ["systemctl", "restart", "docker"]]),
+        ('{"nvidia":{}}', []),
+    ],
+    ids=["a Docker without its GPU runtime", "a Docker with it"],
+)
+def test_user_data_does_each_of_its_steps_to_its_end(
+    runtimes: str, more: list[list[str]], tmp_path: Path, fake_command: FakeCommand
+) -> None:
+    (tmp_path / "etc/ssh/sshd_config.d").mkdir(parents=True)
+    for name in ("systemctl", "usermod", "getent", "nvidia-ctk"):
+        fake_command.add(name)
+    fake_command.add("docker", f"echo {shlex.quote(runtimes)}")
+    program = user_data("admin").replace("/etc/", f"{tmp_path}/etc/")
+    done = subprocess.run(
+        ["bash", "-s"], input=program, env=fake_command.environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    written = {
+        str(path.relative_to(tmp_path)): path.read_text()
+        for path in (tmp_path / "etc").rglob("*")
+        if path.is_file()
+    }
+    assert written == {
+        "etc/ssh/sshd_config.d/10-seatable-vllm.conf": "MaxStartups 100:30:200\nMaxSessions 100\n",
+        "etc/apt/apt.conf.d/52seatable-vllm": "Unattended-Upgrade::Package-Blacklist "
+        '{ "nvidia"; "libnvidia"; "linux-"; };\n',
+    }
+    changes = [call for call in fake_command.calls if call[0] not in ("docker", "getent")]
+    assert changes == [["systemctl", "reload", "ssh"], ["usermod", "-aG", "docker", "admin"], *more]
+
+
+def test_user_data_goes_on_where_a_step_is_not_possible(tmp_path: Path, fake_command: FakeCommand) -> None:
+    for name in ("systemctl", "getent", "docker", "nvidia-ctk", "usermod"):
+        fake_command.add(name, "exit 1")
+    program = user_data("admin").replace("/etc/", f"{tmp_path}/etc/")
+    done = subprocess.run(
+        ["bash", "-s"], input=program, env=fake_command.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert (tmp_path / "etc/apt/apt.conf.d/52seatable-vllm").exists()
+    systemd = [call for call in fake_command.calls if call[0] in ("systemctl", "usermod")]
+    assert systemd == [["systemctl", "reload", "ssh"], ["systemctl", "reload", "sshd"]]
 
 
 def test_no_secret_is_in_anything_that_aws_is_given(record_program: RecordProgram, home_with_key: Path) -> None:
@@ -702,6 +781,57 @@ def test_the_machine_is_told_with_its_type_place_and_price(dev: Recorded) -> Non
     assert (told["instance"], told["instance_type"]) == (INSTANCE_ID, "g6.xlarge")
     assert (told["region"], told["zone"]) == ("eu-central-1", "eu-central-1a")
     assert {"price_per_hour", "price_per_month", "price_date"} <= set(told)
+
+
+def test_the_daily_stop_begins_only_when_it_is_allowed_to_stop_the_machine(record: RecordAws) -> None:
+    recorded = record(machine={"cost": {"stop_at": "20:00"}})
+    assert {"vm-cost-stop-policy", "vm-cost-stop-role", VM} <= recorded.everything_before(
+        recorded.one("vm-cost-stop")
+    )
+
+
+# The zone
+
+
+class Zones(mocks.Mocks):
+    """An AWS that is asked for zones."""
+
+    def __init__(self) -> None:
+        self.asked: list[Mapping[str, Any]] = []
+
+    def call(self, args: mocks.MockCallArgs) -> Any:
+        self.asked.append(args.args)
+        return {"zoneId": "Z1"}
+
+    def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
+        return f"id-of-{args.name}", dict(args.inputs)
+
+
+@pytest.mark.parametrize(
+    ("more", "found", "asked"),
+    [
+        ({"zone": "example.com"}, "Z1", [{"name": "example.com", "privateZone": False}]),
+        ({"zone": "example.com", "zone_id": "Z9"}, "Z9", []),
+        ({}, None, []),
+    ],
+)
+def test_a_zone_that_is_looked_for_is_a_public_one(more: Config, found: str | None, asked: list[Config]) -> None:
+    zones, seen = Zones(), list[str | None]()
+
+    def look() -> None:
+        mocks.set_mocks(zones, project="seatable-vllm", stack="dev", preview=False)
+
+        async def program() -> None:
+            provider = aws.Provider("aws", region="eu-central-1")
+            domain = Domain(host="llm.example.com", tls="private-ca", **more)
+            zone = hosted_zone(domain, parent=provider, provider=provider)
+            seen.append(await zone.future() if zone is not None else None)
+
+        as_a_test: Any = pulumi.runtime.test
+        as_a_test(program)()
+
+    contextvars.copy_context().run(look)
+    assert (seen, zones.asked) == ([found], asked)
 
 
 # What is refused before anything is asked for

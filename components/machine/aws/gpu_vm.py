@@ -254,7 +254,8 @@ class GpuVm(pulumi.ComponentResource):
 
 def egress_ports(settings: Settings) -> Sequence[int]:
     """TCP ports beyond the usual ones that the settings lead the machine to: an own CA, an own registry."""
-    images = [settings.images.vllm, settings.images.haproxy, settings.images.lego]
+    chosen = settings.images
+    images = [chosen.vllm, chosen.haproxy, chosen.lego, chosen.python]
     places = [f"https://{image.partition('/')[0]}" for image in images if image and "/" in image]
     if settings.domain and settings.domain.acme_server:
         places.append(settings.domain.acme_server)
