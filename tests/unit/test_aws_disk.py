@@ -6,6 +6,7 @@ does NOT prove that a real file system is made or mounted, nor that systemd hold
 
 from __future__ import annotations
 
+import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from components.machine.aws.disk import LABEL, disk_program, mount_program
+from components.machine.aws.disk import DISK_SECONDS, GROW_SECONDS, LABEL, disk_program, mount_program
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand
@@ -51,11 +52,12 @@ class Machine:
         place.write_text(f"{serial}   \n")
 
     def run(self, *gib: str) -> subprocess.CompletedProcess[str]:
-        """Runs the program, as systemd does or as `up` does with the disk's size. Seconds pass at once."""
+        """Runs the program, as systemd does or as `up` does with the disk's size. Seconds pass at once, and few."""
         program = mount_program(VOLUME, str(self.folder / "data"))
         for real in ("/dev/disk/", "/dev/nvme", "/dev/$"):
             program = program.replace(real, f"{self.folder}{real}")
         program = program.replace("/sys/block/", f"{self.folder}/sys/block/").replace("[ -b ", "[ -e ")
+        program = program.replace(f"seq {DISK_SECONDS}", "seq 12").replace(f"seq {GROW_SECONDS}", "seq 4")
         return subprocess.run(
             ["bash", "-s", *gib],
             input=program,
@@ -241,28 +243,49 @@ def test_a_file_system_that_does_not_grow_says_why(machine: Machine) -> None:
     assert "warning: the file system" in at_start.stdout
 
 
-def test_the_programs_are_bash_and_docker_begins_only_after_the_disk(machine: Machine) -> None:
-    for program in (disk_program(VOLUME, "/srv/it's data", 10), mount_program(VOLUME, "/srv/it's data")):
-        checked = subprocess.run(["bash", "-n"], input=program, capture_output=True, text=True, check=False)
-        assert (checked.returncode, checked.stderr) == (0, "")
-    sudo = machine.fake
-    sudo.add("sudo", 'shift; case $1 in tee) cat >> "$KEPT";; mktemp) echo /nowhere;; esac')
-    kept = machine.folder / "kept"
-    done = subprocess.run(
-        ["bash", "-s"],
-        input=disk_program(VOLUME, "/srv/data", 10),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**sudo.environment, "KEPT": str(kept)},
-    )
+def run_disk_program(machine: Machine, mounting: str = "exit 0") -> subprocess.CompletedProcess[str]:
+    """What `up` runs on the machine, whose files lie below the folder. mounting: bash in place of the mount."""
+    machine.fake.add("sudo", f'shift\ncase $1 in */sbin/seatable-vllm-data) {mounting};; esac\nexec "$@"')
+    for name in ("systemctl", "mount"):
+        machine.fake.add(name)
+    program = disk_program(VOLUME, "/srv/it's data", 10)
+    for place in ("/etc/systemd/", "/usr/local/sbin/"):
+        program = program.replace(place, f"{machine.folder}{place}")
+    return subprocess.run(
+        ["bash", "-s"], input=f"umask 077\n{program}", capture_output=True, text=True, check=False,
+        env=machine.fake.environment,
+    )  # fmt: skip
+
+
+def test_the_program_stays_on_the_machine_for_root_to_run_and_docker_begins_only_after_the_disk(
+    machine: Machine,
+) -> None:
+    done = run_disk_program(machine)
     assert done.returncode == 0, done.stderr
-    told = kept.read_text()
-    assert "Before=docker.service" in told
-    assert "Requires=seatable-vllm-data.service\nAfter=seatable-vllm-data.service" in told
-    calls = [" ".join(call[2:]) for call in sudo.calls if call[0] == "sudo"]
-    assert "systemctl enable --quiet seatable-vllm-data.service" in calls
-    assert any("docker.service.d/10-seatable-vllm-data.conf" in call for call in calls)
+    units = machine.folder / "etc/systemd/system"
+    program = machine.folder / "usr/local/sbin/seatable-vllm-data"
+    unit, drop_in = units / "seatable-vllm-data.service", units / "docker.service.d/10-seatable-vllm-data.conf"
+    made = {path for place in ("etc", "usr") for path in (machine.folder / place).rglob("*") if path.is_file()}
+    assert {path: stat.S_IMODE(path.stat().st_mode) for path in made} == {
+        program: 0o755,
+        unit: 0o644,
+        drop_in: 0o644,
+    }
+    assert program.read_text() == mount_program(VOLUME, "/srv/it's data")
+    assert f"ExecStart={program.relative_to(machine.folder)}".replace("=", "=/") in unit.read_text()
+    assert "Before=docker.service" in unit.read_text()
+    assert "Requires=seatable-vllm-data.service\nAfter=seatable-vllm-data.service" in drop_in.read_text()
+    calls = [call[3:] for call in machine.fake.calls if call[:3] == ["sudo", "-n", "systemctl"]]
+    assert ["enable", "--quiet", "seatable-vllm-data.service"] in calls
+    (mounted,) = [call[3:] for call in machine.fake.calls if call[:3] == ["sudo", "-n", str(program)]]
+    assert mounted == ["10"]
+
+
+def test_a_mount_that_fails_ends_up_with_its_own_words(machine: Machine) -> None:
+    done = run_disk_program(machine, "echo cause: no disk; echo change: attach it; exit 1")
+    assert done.returncode != 0
+    assert "phase: data disk" in done.stderr
+    assert "cause: no disk" in done.stderr
 
 
 def test_without_sudo_the_program_says_so(fake_command: FakeCommand) -> None:
