@@ -448,6 +448,10 @@ def test_the_engine_gets_the_plain_path_and_no_claims_of_a_client(edge: RunningE
     assert (received.line, received.body) == ("POST /v1/completions", body)
     kept = {"host", "content-type", "content-length", "accept-encoding", "authorization"}
     assert set(received.headers) - {"connection"} == kept
+    # Of a request with a body HAProxy takes the upgrade away by itself.
+    (received,) = edge.ask(f"GET /v1/models?api_key={key('s1')}", key("s1"), headers=claims).received
+    assert received.line == "GET /v1/models"
+    assert set(received.headers) - {"connection"} == kept - {"content-length"}
 
 
 def test_a_web_page_may_be_used_from_its_clients_networks_and_still_needs_a_key(edge: RunningEdge) -> None:

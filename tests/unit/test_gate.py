@@ -22,9 +22,10 @@ from checks import gate
 from checks.bundle import MODULES, ROOT, gate_program
 from checks.cache import held_in
 from checks.gate import Container, GateFailed, Order, held
+from tests.conftest import error_reply
 
 if TYPE_CHECKING:
-    from tests.conftest import FakeCommand, FakeEndpoint
+    from tests.conftest import Asked, FakeCommand, FakeEndpoint, Reply
 
 ENGINE, EDGE = "stack-engine", "stack-edge"
 STARTED_AT = "2026-11-21T10:58:00.123456789Z"
@@ -150,6 +151,26 @@ def test_the_wait_goes_on_while_the_engine_loads(docker: Docker, silent: FakeEnd
     docker.at_inspect = load
     gate.wait(order(silent), quiet, Clock(0.01))
     assert looks > 100
+
+
+@pytest.mark.parametrize("status", [204, 302, 400, 401, 403, 404, 429, 500, 502, 503])
+def test_nothing_but_the_list_of_models_ends_the_wait(
+    status: int, docker: Docker, fake_endpoint: FakeEndpoint
+) -> None:
+    # Another program on the port, an edge that has its new keys not yet, an engine that is still loading.
+    asked = 0
+
+    def not_yet(request: Asked) -> Reply:
+        nonlocal asked
+        asked += 1
+        return fake_endpoint.right_answer(request) if asked > 3 else error_reply(status, "not yet")
+
+    fake_endpoint.answers["GET /v1/models"] = not_yet
+    gate.wait(order(fake_endpoint), quiet, Clock(0.01))
+    assert asked == 4
+    assert {request.headers.get("authorization") for request in fake_endpoint.asked} == {
+        f"Bearer {fake_endpoint.key}"
+    }
 
 
 def test_a_line_is_printed_at_least_every_ten_seconds_of_waiting(docker: Docker, silent: FakeEndpoint) -> None:

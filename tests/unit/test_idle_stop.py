@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import http.server
 import json
+import stat
 import subprocess
 import sys
 import threading
@@ -33,7 +34,7 @@ class Engine:
 
     def __init__(self) -> None:
         self.loaded = True
-        self.probes = self.chats = self.finished = self.tokens = self.running = 0
+        self.probes = self.chats = self.tokens = self.running = self.waiting = 0
         self.looks = 0
         self.ends_after: int | None = None
         """The look after which what runs has ended."""
@@ -56,7 +57,7 @@ class Engine:
             f'{name}{{engine="0",model_name="m"{more}}} {float(value)}\n'
             for name, more, value in (
                 ("vllm:num_requests_running", "", self.running),
-                ("vllm:num_requests_waiting", "", 0),
+                ("vllm:num_requests_waiting", "", self.waiting),
                 ("vllm:num_requests_waiting_by_reason", ',reason="capacity"', 7),
                 ("vllm:generation_tokens_total", "", self.probes + self.tokens),
                 ("vllm:request_success_total", ',finished_reason="length"', self.probes),
@@ -139,7 +140,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield Machine(tmp_path, f"http://127.0.0.1:{server.server_port}/metrics", engine)
     server.shutdown()
     server.server_close()
@@ -193,6 +194,13 @@ def test_a_health_check_that_happens_to_run_is_told_from_a_request(machine: Mach
     assert machine.off
 
 
+def test_a_request_that_waits_for_its_turn_is_one_that_runs(machine: Machine) -> None:
+    machine.minutes(5)
+    machine.engine.waiting = 1
+    machine.minutes(60)
+    assert not machine.off
+
+
 def test_a_use_that_is_seen_only_at_the_last_look_keeps_the_machine(machine: Machine) -> None:
     machine.minutes(IDLE // 60)
     machine.engine.running, machine.engine.ends_after = 1, machine.engine.looks + 4
@@ -216,6 +224,13 @@ def test_an_engine_that_is_still_loading_is_left_alone(machine: Machine) -> None
     assert not machine.off
     machine.engine.loaded = True
     assert machine.minutes(1000) == 1 + IDLE // 60
+
+
+def test_an_engine_that_loads_again_after_hours_of_use_is_left_alone_as_long_as_at_first(machine: Machine) -> None:
+    # A larger model, say: nothing was used since, and a silence of hours ago is none of this one's.
+    machine.minutes(5 * 60, machine.engine.chat)
+    machine.engine.loaded = False
+    assert machine.minutes(1000) == (LOAD_SECONDS + IDLE) // 60
 
 
 def test_an_engine_that_never_answers_does_not_keep_the_machine_for_ever(machine: Machine) -> None:
@@ -394,8 +409,25 @@ def test_the_timer_is_installed_once_and_left_alone_by_the_next_up(tmp_path: Pat
         f"/usr/local/lib/seatable-vllm/{UNIT}.py",
         last_up_file("gpu"),
     ]
+    installed = [tmp_path / name.removeprefix("/") for name in host.files()[:4]]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in installed} == {0o644}
     (tmp_path / "active").touch()
-    assert "restart" not in " ".join(host.run(program))
+    assert host.run(program) == [f"enable --quiet {UNIT}.timer", f"--quiet is-active {UNIT}.timer"]
+    (tmp_path / "active").unlink()
+    assert host.run(program)[-1] == f"restart {UNIT}.timer", "somebody has stopped it"
+    assert host.run(idle_stop_program("gpu", Cost(idle_stop_minutes=31), 18000)) == [
+        "daemon-reload", f"enable --quiet {UNIT}.timer", f"restart {UNIT}.timer",
+    ]  # fmt: skip
+
+
+def test_the_service_runs_what_is_installed_once_a_minute(tmp_path: Path) -> None:
+    Host(tmp_path).run(idle_stop_program("gpu", Cost(idle_stop_minutes=30), 18000))
+    units, library = tmp_path / "etc/systemd/system", f"/usr/local/lib/seatable-vllm/{UNIT}"
+    service = (units / f"{UNIT}.service").read_text().splitlines()
+    assert f"ExecStart=/usr/bin/python3 -I {library}.py {library}.json" in service
+    assert "Type=oneshot" in service
+    timer = (units / f"{UNIT}.timer").read_text().splitlines()
+    assert {"OnActiveSec=1min", "OnUnitInactiveSec=1min", "WantedBy=timers.target"} <= set(timer)
 
 
 def test_what_is_installed_is_an_order_that_the_script_takes(tmp_path: Path) -> None:

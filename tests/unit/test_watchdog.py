@@ -128,12 +128,21 @@ class Container:
         patch.setattr(watchdog, "CONFIGURATION", self.configuration)
         patch.setattr(watchdog, "MEMORY", self.memory)
         patch.setattr(watchdog, "INIT", self.init)
+        self.processes = folder / "proc"
+        self.processes.mkdir()
+        patch.setattr(watchdog, "PROCESSES", self.processes)
         patch.setattr(os, "kill", lambda pid, number: self.killed.append((pid, number)))
         self.counter(5)
 
     def start(self, time: int) -> None:
         """What /proc/1/stat says; the name of the process may hold anything."""
         self.init.write_text(f"1 (tini -- ) (x) S {' '.join(str(n) for n in range(4, 22))} {time} 23 24 25\n")
+
+    def process(self, pid: int, user: int, system: int, name: str = "VLLM::EngineCore") -> None:
+        """What /proc/PID/stat says of a process: CPU time in ticks. All other numbers are large."""
+        (self.processes / str(pid)).mkdir(exist_ok=True)
+        words = [*(str(90_000 + field) for field in range(4, 14)), str(user), str(system), *["80000"] * 36]
+        (self.processes / str(pid) / "stat").write_text(f"{pid} ({name}) S {' '.join(words)}\n")
 
     def counter(self, steps: float) -> None:
         """What the engine's counter says from now on."""
@@ -186,19 +195,54 @@ def test_a_busy_engine_counts_as_healthy_for_docker_and_is_left_alone(container:
     assert container.killed == []
 
 
-@pytest.mark.parametrize(("device", "killed"), [("cpu", False), ("gpu", True)])
-def test_cpu_time_excuses_a_standing_counter_on_the_cpu_alone(
-    device: str, killed: bool, container: Container, monkeypatch: pytest.MonkeyPatch
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize(
+    ("device", "user", "system", "killed"),
+    [
+        ("cpu", 5.0, 0.0, False),
+        ("cpu", 0.0, 5.0, False),
+        ("cpu", 2.5, 2.5, False),
+        ("cpu", 4.9, 0.0, True),
+        ("cpu", 0.0, 0.0, True),
+        ("gpu", 50.0, 50.0, True),
+    ],
+)
+def test_cpu_time_that_an_engine_at_work_takes_excuses_a_standing_counter_on_the_cpu_alone(
+    device: str, user: float, system: float, killed: bool, *, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spent = iter(range(0, 1000, 10))
-    monkeypatch.setattr(watchdog, "_cpu_seconds", lambda: float(next(spent)))
     if device == "cpu":
         monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    container.process(7, 1000 * TICKS, 1000 * TICKS, "python3 (VLLM::) x")
     watchdog.main()
     container.hang()
-    for _ in range(3):
+    for check in range(1, 4):
+        container.process(
+            7, int((1000 + check * user) * TICKS), int((1000 + check * system) * TICKS), "python3 (VLLM::) x"
+        )
         watchdog.main()
     assert bool(container.killed) == killed
+
+
+def test_cpu_time_is_that_of_all_processes_but_for_the_health_check_itself(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    watchdog.main()
+    container.hang()
+    for check in range(1, 4):
+        container.process(os.getpid(), check * 100 * TICKS, 0, "python3")
+        (container.processes / "self").mkdir(exist_ok=True)
+        (container.processes / str(10 + check)).mkdir()  # it has just ended
+        watchdog.main()
+    assert container.killed == [(-1, signal.SIGKILL)]
+    container.killed.clear()
+    for check in range(1, 5):
+        container.process(8, check * 3 * TICKS, 0)
+        container.process(9, 0, check * 3 * TICKS)
+        watchdog.main()
+    assert container.killed == []
 
 
 def test_an_engine_that_loads_is_not_healthy_and_not_killed(container: Container) -> None:
