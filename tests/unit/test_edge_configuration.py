@@ -440,7 +440,7 @@ def test_a_client_of_a_hundred_networks_comes_from_each_of_them(edge: RunningEdg
 
 def test_the_engine_gets_the_plain_path_and_no_claims_of_a_client(edge: RunningEdge) -> None:
     claims = [("X-Forwarded-For", "192.0.2.1"), ("X-Request-Id", "1"), ("x-anything", "1"), ("Forwarded", "for=1"),
-              ("Origin", "https://x.example"), ("Upgrade", "websocket"), ("Connection", "upgrade"),
+              ("Origin", "https://x.example"), ("Upgrade", "h2c"), ("Connection", "upgrade"),
               ("Content-Type", "application/json")]  # fmt: skip
     body = json.dumps({"prompt": "long " * 50_000})
     answer = edge.ask(f"POST /v1/completions?api_key={key('s1')}&x=1", key("s1"), headers=claims, body=body)
@@ -540,6 +540,22 @@ def test_a_request_is_logged_with_its_client_and_its_path_in_one_word_and_never_
     assert [" ".join(line.split()[:5]) for line in logged.splitlines()] == expected
     assert all(len(line.split()) == 10 for line in logged.splitlines())
     assert not any(secret in edge.log.read_text() for secret in [key("engine"), *KEYS["seatable"]])
+
+
+def test_nothing_is_passed_on_by_any_other_way_than_the_three_locks() -> None:
+    # Each of the two conditions would do alone: this is the second lock behind the third.
+    lines = directives()
+    assert [line for line in lines if line.startswith(("default_backend", "use_backend", "use-server"))] == [
+        "use_backend engine if { var(txn.client) -m found } !{ var(txn.refusal) -m found }",
+        "default_backend refused",
+    ]
+    assert [line for line in lines if line.startswith("bind ")] == ["bind 127.0.0.1:8080"]
+    assert [line for line in lines if line.startswith(("frontend", "listen", "backend"))] == [
+        "frontend clients",
+        "backend refused",
+        "backend engine",
+    ]
+    assert not [line for line in lines if line.startswith(("http-request allow", "stats ", "monitor-uri"))]
 
 
 # Keys

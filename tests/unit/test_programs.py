@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,7 @@ import socket
 import stat
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +32,12 @@ from components.edge import release_program, reload_program
 from components.image import image_program
 from components.machine.local import LocalMachineArgs, folder_of, ready_program
 from components.machine.machine import write_file_program
+from components.machine.reach import reach_program
+from components.machine.ssh import Ssh
 from components.parser_proof import parser_program
 from components.weights import lost_program, weights_program
 from scripts.commands.failure_text import last_lines
-from settings import Model
+from settings import Model, SshTarget
 
 if TYPE_CHECKING:
     from tests.conftest import Asked, FakeCommand, FakeEndpoint, RecordProgram, Reply
@@ -412,6 +416,7 @@ GENERATION = "0123456789ab"
 def signals(fake_command: FakeCommand) -> list[list[str]]:
     """What Docker was asked to do with the edge, apart from starting it, which a running one does not notice."""
     unnoticed = [call for call in fake_command.calls if call[1] in ("start", "inspect")]
+    assert unnoticed[0] == ["docker", "start", "stack-edge"], "one that was stopped by hand"
     assert all(call[-1] == "stack-edge" for call in unnoticed)
     return [call for call in fake_command.calls if call not in unnoticed]
 
@@ -449,6 +454,25 @@ def test_an_edge_with_another_configuration_is_told_once_and_waited_for(
     assert signals(fake_command) == [["docker", "exec", "stack-edge", "sh", "-c", "kill -USR2 1"]]
 
 
+def test_an_edge_that_is_not_up_yet_gets_no_signal_which_would_end_it(
+    fake_endpoint: FakeEndpoint, fake_command: FakeCommand
+) -> None:
+    # A master that does not handle signals yet is ended by one; it reads the new files when it starts.
+    fake_command.add("docker")
+    asked = 0
+
+    def answer_after_a_while(request: Asked) -> Reply:
+        nonlocal asked
+        asked += 1
+        headers = {haproxy.GENERATION_HEADER: GENERATION} if asked > 3 else {}
+        return fake_endpoint.always(503, "{}", headers=headers)(request)
+
+    fake_endpoint.answers["GET /v1/models"] = answer_after_a_while
+    done = run_bash(reload_program("stack-edge", fake_endpoint.base_url, GENERATION), fake_command.environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (signals(fake_command), asked) == ([], 4)
+
+
 def test_an_edge_that_keeps_ending_is_told_with_its_log_and_not_waited_for(
     fake_endpoint: FakeEndpoint, fake_command: FakeCommand
 ) -> None:
@@ -462,6 +486,7 @@ def test_an_edge_that_keeps_ending_is_told_with_its_log_and_not_waited_for(
     assert "cannot bind socket" in done.stderr
     assert "phase: edge" in done.stderr
     assert len(count.read_text().split()) < 10, "it went on although the container kept ending"
+    assert signals(fake_command) == [["docker", "logs", "--tail", "20", "stack-edge"]]
 
 
 # Images
@@ -767,6 +792,74 @@ def test_another_loopback_port_than_that_of_the_edge_that_runs_is_not_the_stacks
         edge_with_loopback_port(tmp_path / "data", free_port())
         text = machine_failure(machine(tmp_path / "data", loopback_port=port), fake_command.environment)
     assert "seatable-vllm:ports.loopback" in text
+
+
+# A machine behind SSH
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """A machine that `ssh` leads to: its programs run here, with its files below the folder."""
+
+    folder: Path
+    fake: FakeCommand
+
+    def identity(self, patience: int = 1) -> str | None:
+        """What the machine says that it is."""
+        for name in ("bin", "etc", "var/lib/dbus", "run/cloud-init"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.fake.add("ssh", 'shift $(($# - 1)); exec bash -c "$1"')
+        program = reach_program(Ssh(SshTarget("me", "there"), str(self.folder / "known")), "gpu1", patience)
+        for place in ("/etc/machine-id", "/var/lib/dbus/machine-id", "/run/cloud-init/"):
+            program = program.replace(f" {place}", f" {self.folder}{place}")
+        done = run_bash(program, self.fake.environment)
+        assert done.returncode == 0, done.stderr
+        found: str | None = json.loads(last_line(done.stdout)).get("identity")
+        return found
+
+    def docker(self, identity: str) -> None:
+        """A Docker with this id."""
+        self.fake.add("docker", f'[ "$1" = info ] && echo {identity}')
+
+    def machine_id(self, identity: str, place: str = "etc") -> None:
+        """The id that systemd or D-Bus gave to the machine."""
+        (self.folder / place).mkdir(parents=True, exist_ok=True)
+        (self.folder / place / "machine-id").write_text(f"{identity}\n")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, fake_command: FakeCommand) -> Elsewhere:
+    """A machine with a Docker."""
+    made = Elsewhere(tmp_path / "there", fake_command)
+    made.machine_id("4c1a2b")
+    made.docker("AAAA:BBBB")
+    return made
+
+
+def test_a_machine_is_known_by_its_own_id_and_by_its_dockers(elsewhere: Elsewhere) -> None:
+    first = elsewhere.identity()
+    assert first is not None
+    assert re.fullmatch(r"[0-9a-f]{16}", first)
+    assert elsewhere.identity() == first, "the same machine on the next day"
+    elsewhere.docker("CCCC:DDDD")
+    docker_anew = elsewhere.identity()
+    elsewhere.docker("AAAA:BBBB")
+    elsewhere.machine_id("5d3e4f")
+    other_machine = elsewhere.identity()
+    assert len({first, docker_anew, other_machine}) == 3
+    (elsewhere.folder / "etc/machine-id").unlink()
+    elsewhere.machine_id("4c1a2b", "var/lib/dbus")
+    assert elsewhere.identity() == first, "D-Bus keeps the same id"
+
+
+def test_a_machine_does_not_show_the_ids_that_it_is_known_by(elsewhere: Elsewhere) -> None:
+    found = elsewhere.identity()
+    assert found == hashlib.sha256(b"4c1a2b AAAA:BBBB").hexdigest()[:16]
+
+
+def test_a_preview_takes_no_machine_for_another_because_its_docker_is_silent(elsewhere: Elsewhere) -> None:
+    elsewhere.fake.add("docker", "exit 1")
+    assert elsewhere.identity(patience=0) is None
 
 
 # Weights
