@@ -122,13 +122,41 @@ def test_an_option_of_the_stack_wins_over_a_default(option: str) -> None:
     assert options(extra_args={option: 7})[option] == 7
 
 
-@pytest.mark.parametrize("option", sorted(OPTIONS_WE_OWN))
-@pytest.mark.parametrize("parser", ["hermes", None])
-def test_an_option_that_the_program_owns_never_comes_from_the_stack(option: str, parser: str | None) -> None:
-    # The settings refuse these; this is the second lock. Options that the program never sets are theirs alone.
-    before = options(tool_parser=parser)
-    if option in before:
-        assert options(tool_parser=parser, extra_args={option: "from the stack"})[option] == before[option]
+OWNED = {
+    "api-key": [ENGINE_KEY],
+    "host": "0.0.0.0",
+    "port": 8000,
+    "model": f"/models/{MODEL}",
+    "served-model-name": MODEL,
+    "max-model-len": 8192,
+    "tool-call-parser": "hermes",
+    "enable-auto-tool-choice": True,
+    "allowed-media-domains": ["send-it-as-a-data-url.invalid"],
+    "disable-fastapi-docs": True,
+}
+"""What the program itself sets, whatever the stack says."""
+
+
+@pytest.mark.parametrize("option", list(OWNED))
+def test_an_option_that_the_program_sets_never_comes_from_the_stack(option: str) -> None:
+    # The settings refuse these; this is the second lock.
+    assert option in OPTIONS_WE_OWN
+    read = options(extra_args={option: "from the stack"}, preset={option: "from the family"})
+    assert read[option] == OWNED[option]
+
+
+def test_the_file_holds_what_the_program_owns_and_these_defaults_and_nothing_else() -> None:
+    """An option more or less is a decision: each changes what clients may ask for, or what the machine bears."""
+    assert {name: value for name, value in options().items() if name not in OWNED} == {
+        "max-num-seqs": 64,
+        "max-num-queued-reqs": 256,
+        "shutdown-timeout": 20,
+        "sse-keep-alive-interval": 15,
+        "limit-mm-per-prompt": {"image": 32},
+        "disable-access-log-for-endpoints": "/health,/metrics,/ping",
+        "enforce-eager": True,
+        "structured-outputs-config": {"backend": "xgrammar"},
+    }
 
 
 def test_nothing_is_fetched_unless_the_stack_names_a_host() -> None:
@@ -163,6 +191,7 @@ def test_a_picture_is_bounded_too(device: Device) -> None:
 
 def test_only_the_cpus_image_which_has_no_compiler_compiles_nothing() -> None:
     assert environment("cpu")["TORCHDYNAMO_DISABLE"] == "1"
+    assert environment("cpu")["HOME"] == "/tmp"
     assert "TORCHDYNAMO_DISABLE" not in environment("gpu")
 
 
