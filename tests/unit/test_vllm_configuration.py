@@ -124,7 +124,7 @@ def test_an_option_of_the_stack_wins_over_a_default(option: str) -> None:
 
 OWNED = {
     "api-key": [ENGINE_KEY],
-    "host": "0.0.0.0",
+    "host": "0.0.0.0",  # noqa: S104 - inside its container
     "port": 8000,
     "model": f"/models/{MODEL}",
     "served-model-name": MODEL,
