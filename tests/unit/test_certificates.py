@@ -6,16 +6,23 @@ two are for the live tier, where a real CA and a real HAProxy answer.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
 import shlex
 import shutil
+import stat
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from catalog.certificates import LETS_ENCRYPT, LETS_ENCRYPT_STAGING, REFUSALS, route53_policy
 from components.certificates import Known, certificate_program, directory_of, this_week
@@ -161,6 +168,89 @@ def test_files_that_this_system_does_not_vouch_for_are_told_with_their_chain_and
     assert "PRIVATE" not in (data / "certificates" / "ca.pem").read_text()
 
 
+@pytest.mark.parametrize("umask", ["000", "077"])
+def test_given_files_are_their_owners_alone_wherever_they_are(
+    umask: str, data: Path, fake_command: FakeCommand
+) -> None:
+    known, _ = given_pair(data, fake_command)
+    facts(run(f"umask {umask}\n{program(data, FILES, known)}", fake_command))
+    assert modes(data / "certificates") == {
+        "given/certificate.pem": 0o600, "given/key.pem": 0o600, "ca.pem": 0o600, "live/edge.pem": 0o600,
+        "renew": 0o700, "source": 0o600, ".lock": 0o600,
+    }  # fmt: skip
+    folders = [path for path in (data / "certificates").rglob("*") if path.is_dir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in [data / "certificates", *folders]} == {0o700}
+    assert (data / "certificates/given/key.pem").read_text() == known.key
+
+
+NOW = datetime.datetime.now(datetime.UTC)
+
+
+def pair(begin: int = -10, end: int = 90, host: str = HOST, passphrase: bytes | None = None) -> Known:
+    """A certificate that is valid from and until so many days from now, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "somebody")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW + datetime.timedelta(days=begin))
+        .not_valid_after(NOW + datetime.timedelta(days=end))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    locked = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    text = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, locked).decode()
+    return Known(certificate=made.public_bytes(pem).decode(), key=text)
+
+
+def refused_pairs() -> dict[str, tuple[Known, str]]:
+    """Files that cannot be used, each with what is said of them."""
+    good, other = pair(), pair()
+    return {
+        "expired": (pair(-90, -1), "has ended on"),
+        "expired for years": (pair(-900, -400), "has ended on"),
+        "not valid yet": (pair(1, 90), "is not valid before"),
+        "another host": (pair(host="other.example.com"), f"is not for {HOST} but for DNS:other.example.com"),
+        "a parent of the host": (pair(host="example.com"), f"is not for {HOST} but for DNS:example.com"),
+        "another key": (replace(good, key=other.key), "is not the key of seatable-vllm:domain.certificate"),
+        "a key with a passphrase": (pair(passphrase=b"x"), "without a passphrase"),
+        "no key": (replace(good, key="nothing"), "holds no private key"),
+        "no certificate": (replace(good, certificate=good.key), "holds no certificate"),
+    }
+
+
+REFUSED = refused_pairs()
+
+
+@pytest.mark.parametrize("what", list(REFUSED))
+def test_given_files_that_cannot_be_used_never_take_the_place_of_what_the_edge_has(
+    what: str, data: Path, fake_command: FakeCommand
+) -> None:
+    edge = data / "certificates" / "live" / "edge.pem"
+    edge.parent.mkdir(parents=True)
+    edge.write_text("what the edge has")
+    known, words = REFUSED[what]
+    done = run(program(data, FILES, known), fake_command)
+    assert done.returncode != 0
+    phase, cause, change = done.stderr.splitlines()[-3:]
+    assert phase == "phase: certificate"
+    assert words in cause
+    assert change.startswith(
+        "change: give the files of a valid certificate for llm.example.com in seatable-vllm:domain"
+    )
+    assert edge.read_text() == "what the edge has"
+    assert str(known.key).splitlines()[-2:][0] not in done.stderr
+
+
+def test_given_files_for_all_names_of_the_domain_are_taken(data: Path, fake_command: FakeCommand) -> None:
+    known = pair(end=1, host="*.example.com")
+    assert facts(run(program(data, FILES, known), fake_command))["host"] == HOST
+
+
 def test_files_that_this_system_vouches_for_need_no_ca(data: Path, fake_command: FakeCommand) -> None:
     known, ca = given_pair(data, fake_command)
     (data.parent / "roots.pem").write_text(ca)
@@ -177,11 +267,10 @@ def lego(fake: FakeCommand, log: str = "", status: int = 1, more: str = "") -> N
 
 
 def issuing(data: Path, fake: FakeCommand, host: str = HOST) -> None:
-    """A docker that issues: the certificate is one of a private CA, put where lego would put its own."""
-    store = data / "certificates" / "acme"
-    made = data.parent / "issued"
-    facts(run(program(made, Domain(host=host, tls="private-ca")), fake))
-    pem = made / "certificates" / "live" / "edge.pem"
+    """A docker that issues: the same certificate each time, put where lego would put its own."""
+    store, issued = data / "certificates" / "acme", pair(host=host)
+    pem = data.parent / "issued.pem"
+    pem.write_text(f"{issued.certificate}{issued.key}")
     lego(fake, status=0, more=f"""\
 for place in {shlex.quote(str(store))}/*; do
   mkdir -p "$place/certificates"
@@ -197,13 +286,61 @@ def test_lego_is_asked_for_this_name_and_told_no_secret_in_its_arguments_or_envi
     known = Known(image="lego:1", credentials=f"[default]\naws_secret_access_key = {SECRET}\n", roots="the roots")
     assert facts(run(program(data, ACME, known), fake_command))["host"] == HOST
     (call,) = [call for call in fake_command.calls if call[:2] == ["docker", "run"]]
-    assert call[call.index("lego:1") + 1 :][-1] == "run"
-    for words in (["--domains", HOST], ["--dns", "route53"], ["--server", LETS_ENCRYPT], ["--network", "host"],
-                  ["--env", "AWS_HOSTED_ZONE_ID=Z1"], ["--cap-drop", "ALL"]):  # fmt: skip
-        assert call[call.index(words[0]) : call.index(words[0]) + 2] == words or words[1] in call
+    folder, (store,) = data / "certificates", (data / "certificates" / "acme").iterdir()
+    place = call.index("lego:1")
+    assert " ".join(call[2:place]).replace(str(folder), "FOLDER").replace(store.name, "STORE") == (
+        "--rm --name the-edge-lego --network host --user "
+        f"{os.getuid()}:{os.getgid()} "
+        "--security-opt no-new-privileges --pids-limit 16384 --cap-drop ALL --read-only "
+        "--volume FOLDER/acme/STORE:/state "
+        "--volume FOLDER/roots.pem:/roots.pem:ro --env LEGO_CA_CERTIFICATES=/roots.pem "
+        "--env AWS_REGION=us-east-1 --env AWS_HOSTED_ZONE_ID=Z1 "
+        "--volume FOLDER/aws:/aws:ro --env AWS_SHARED_CREDENTIALS_FILE=/aws/credentials"
+    )
+    assert " ".join(call[place + 1 :]) == (
+        f"--path /state --accept-tos --email ops@example.com --server {LETS_ENCRYPT} --key-type ec256 "
+        f"--domains {HOST} --dns route53 run"
+    )
     assert not any(SECRET in word for call in fake_command.calls for word in call)
-    assert SECRET in (data / "certificates" / "aws" / "credentials").read_text()
-    assert json.loads((data / "certificates" / "policy.json").read_text())["Statement"]
+    assert modes(folder) == {
+        "aws/credentials": 0o600, "ca.pem": 0o600, "live/edge.pem": 0o600, "policy.json": 0o600, "renew": 0o700,
+        "roots.pem": 0o600, "source": 0o600, ".lock": 0o600,
+        f"acme/{store.name}/certificates/{HOST}.crt": 0o600, f"acme/{store.name}/certificates/{HOST}.key": 0o600,
+    }  # fmt: skip
+    assert SECRET in (folder / "aws" / "credentials").read_text()
+    assert json.loads((folder / "policy.json").read_text()) == json.loads(route53_policy(HOST, "Z1"))
+
+
+def test_by_port_80_lego_may_bind_it_and_write_to_its_folder_and_nothing_more(
+    data: Path, fake_command: FakeCommand
+) -> None:
+    issuing(data, fake_command)
+    domain = Domain(host=HOST, tls="acme-http", acme_email="ops@example.com")
+    facts(run(program(data, domain, Known(image="lego:1")), fake_command))
+    (call,) = [call for call in fake_command.calls if call[:2] == ["docker", "run"] and "lego:1" in call]
+    words = " ".join(call)
+    assert "--user 0:0 " in words
+    assert re.findall(r"--cap-(?:add|drop) \S+", words) == [
+        "--cap-drop ALL", "--cap-add NET_BIND_SERVICE", "--cap-add DAC_OVERRIDE",
+    ]  # fmt: skip
+    assert words.endswith(f"--domains {HOST} --http --http.port :80 run")
+    assert "AWS" not in words
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """The mode of every file below a folder."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in files}
+
+
+def test_what_is_not_given_any_more_does_not_stay_on_the_disk(data: Path, fake_command: FakeCommand) -> None:
+    issuing(data, fake_command)
+    known = Known(image="lego:1", credentials=f"[default]\naws_secret_access_key = {SECRET}\n", roots="the roots")
+    facts(run(program(data, ACME, known), fake_command))
+    facts(run(program(data, ACME, Known(image="lego:1")), fake_command))
+    folder = data / "certificates"
+    assert not {"aws/credentials", "roots.pem", "given/key.pem"} & set(modes(folder))
+    assert not any(SECRET in path.read_text() for path in folder.rglob("*") if path.is_file())
 
 
 def test_lego_asks_the_given_resolvers_at_the_first_time_and_at_a_renewal_and_else_those_of_the_machine(
@@ -337,8 +474,27 @@ def test_directories_and_policy_are_those_of_the_setting() -> None:
         assert f"_acme-challenge.{HOST}" in json.dumps(allowed["Condition"])
 
 
-def test_the_week_is_the_same_all_week_so_that_a_second_up_changes_nothing() -> None:
-    assert re.fullmatch(r"20\d\d-W[0-5]\d", this_week())
+@pytest.mark.parametrize(
+    ("day", "week"),
+    [
+        ((2026, 11, 29), "2026-W48"),
+        ((2026, 11, 30), "2026-W49"),
+        ((2026, 12, 6), "2026-W49"),
+        ((2026, 12, 7), "2026-W50"),
+        ((2027, 1, 3), "2026-W53"),
+        ((2027, 1, 4), "2027-W01"),
+    ],
+)
+def test_the_week_is_the_same_from_monday_to_sunday_so_that_a_second_up_changes_nothing(
+    day: tuple[int, int, int], week: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Day(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
+            return datetime.datetime(*day, 12, tzinfo=tz)
+
+    monkeypatch.setattr("components.certificates.datetime.datetime", Day)
+    assert this_week() == week
 
 
 # The timer
@@ -381,16 +537,30 @@ def test_systemd_can_read_the_units(data: Path, systemd: Path, fake_command: Fak
 
 
 def test_without_systemd_it_is_said_who_renews(data: Path, fake_command: FakeCommand) -> None:
+    fake_command.add("systemctl")
     done = run(program(data), fake_command)
-    assert "no systemd on this machine" in done.stdout
-    assert "up" in done.stdout
+    assert facts(done)["host"] == HOST
+    sentence = (
+        "no systemd on this machine, so no timer: the first up of a week renews the certificate where that is due"
+    )
+    assert sentence in done.stdout.splitlines()
+    assert "the timer" not in done.stdout
+    assert not [call for call in fake_command.calls if call[0] == "systemctl"]
+    assert not (data.parent / "units").exists()
+
+
+def test_without_sudo_it_is_said_who_renews(data: Path, systemd: Path, fake_command: FakeCommand) -> None:
+    fake_command.add("id", 'case "$1" in -u) echo 1000;; *) exec /usr/bin/id "$@";; esac')
+    fake_command.add("sudo", "exit 1")
+    done = run(program(data), fake_command)
+    assert "no timer without sudo: the first up of a week renews" in done.stdout
+    assert list(systemd.iterdir()) == []
 
 
 def test_given_files_need_no_timer(data: Path, systemd: Path, fake_command: FakeCommand) -> None:
-    known, _ = given_pair(data, fake_command)
-    (systemd / "the-unit.timer").unlink()
-    facts(run(program(data, FILES, known), fake_command))
-    assert not (systemd / "the-unit.timer").exists()
+    facts(run(program(data, FILES, pair()), fake_command))
+    assert list(systemd.iterdir()) == []
+    assert not [call for call in fake_command.calls if call[0] == "systemctl"]
 
 
 @pytest.mark.parametrize(("label", "stays"), [("another folder", False), ("$FOLDER/live", True)])
