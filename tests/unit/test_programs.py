@@ -437,8 +437,10 @@ def test_an_edge_that_already_answers_with_the_configuration_is_left_alone(
 def test_an_edge_with_another_configuration_is_told_once_and_waited_for(
     status: int, fake_endpoint: FakeEndpoint, fake_command: FakeCommand
 ) -> None:
-    told = fake_command.folder / "told"
-    fake_command.add("docker", f'[ "$1" != exec ] || touch {told}')
+    told, count = fake_command.folder / "told", fake_command.folder / "count"
+    # Restarts are no reason to give up while it answers.
+    inspect = f"echo . >> {count}; echo running $(wc -l < {count})"
+    fake_command.add("docker", f'case "$1" in exec) touch {told};; inspect) {inspect};; esac')
     now, before = ({haproxy.GENERATION_HEADER: name} for name in (GENERATION, "ba9876543210"))
     asked_before = 0
 
@@ -847,6 +849,9 @@ def test_a_machine_is_known_by_its_own_id_and_by_its_dockers(elsewhere: Elsewher
     elsewhere.machine_id("5d3e4f")
     other_machine = elsewhere.identity()
     assert len({first, docker_anew, other_machine}) == 3
+    elsewhere.machine_id("4c1a2b")
+    elsewhere.machine_id("6e5f7a", "var/lib/dbus")
+    assert elsewhere.identity() == first, "systemd's id goes before that of D-Bus"
     (elsewhere.folder / "etc/machine-id").unlink()
     elsewhere.machine_id("4c1a2b", "var/lib/dbus")
     assert elsewhere.identity() == first, "D-Bus keeps the same id"

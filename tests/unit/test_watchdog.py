@@ -245,6 +245,16 @@ def test_cpu_time_is_that_of_all_processes_but_for_the_health_check_itself(
     assert container.killed == []
 
 
+def test_what_an_engine_took_before_the_first_check_is_no_sign_of_work_since(
+    container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    container.process(7, 1000 * TICKS, 0)
+    container.hang()
+    assert [watchdog.main() for _ in range(3)] == [1, 1, 1]
+    assert container.killed == [(-1, signal.SIGKILL)]
+
+
 def test_an_engine_that_loads_is_not_healthy_and_not_killed(container: Container) -> None:
     container.load()
     assert [watchdog.main() for _ in range(10)] == [1] * 10
