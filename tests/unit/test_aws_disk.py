@@ -52,7 +52,7 @@ class Machine:
         place.write_text(f"{serial}   \n")
 
     def run(self, *gib: str) -> subprocess.CompletedProcess[str]:
-        """Runs the program, as systemd does or as `up` does with the disk's size. Seconds pass at once, and few."""
+        """Runs the program, as systemd does or as `up` does with the disk's size. Its few seconds pass at once."""
         program = mount_program(VOLUME, str(self.folder / "data"))
         for real in ("/dev/disk/", "/dev/nvme", "/dev/$"):
             program = program.replace(real, f"{self.folder}{real}")
