@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import inspect
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,6 +102,7 @@ def in_checkout(folder: Path, monkeypatch: pytest.MonkeyPatch, stack: str, text:
     folder.mkdir()
     taken_for_the_checkout(folder, monkeypatch)
     yield Checkout(folder, stack, text)
+    logging.getLogger("asyncio").disabled = False  # a rehearsal has silenced it for the rest of its process
 
 
 class FakeItem:
