@@ -169,7 +169,11 @@ def test_a_stack_of_that_name_from_another_checkout_is_refused_and_not_touched(b
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "1.5", "", "soon"])
-def test_a_patience_that_is_none_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_patience_that_is_none_is_refused(
+    seconds: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One that is taken must not deploy anything from a unit test.
+    monkeypatch.setattr(up, "stack_settings", lambda _: pytest.fail("it was taken, and up began"))
     with pytest.raises(SystemExit):
         up.main([f"--patience={seconds}"])
     assert f"{seconds!r} is no whole number of seconds from 1 on" in capsys.readouterr().err
