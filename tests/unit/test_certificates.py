@@ -16,7 +16,7 @@ import stat
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from cryptography import x509
@@ -495,8 +495,8 @@ def test_the_week_is_the_same_from_monday_to_sunday_so_that_a_second_up_changes_
 ) -> None:
     class Day(datetime.datetime):
         @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
-            return datetime.datetime(*day, 12, tzinfo=tz)
+        def now(cls, tz: datetime.tzinfo | None = None) -> Self:
+            return cls(*day, 12, tzinfo=tz)
 
     monkeypatch.setattr("components.certificates.datetime.datetime", Day)
     assert this_week() == week

@@ -138,10 +138,12 @@ def directives(section: str = "", files: EdgeFiles | None = None) -> list[str]:
 def haproxy_here() -> str:
     """The path of this computer's HAProxy. Without one nothing here proves anything, which CI has to notice."""
     found = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/local/sbin:/usr/sbin")
-    if found is None:
-        reason = "haproxy is not on this computer: apt-get install haproxy (scripts/test does that for root)"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return found
+    if found is not None:
+        return found
+    reason = "haproxy is not on this computer: apt-get install haproxy (scripts/test does that for root)"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +335,7 @@ def test_a_client_passes_each_door_with_its_key_from_its_address_and_the_engine_
         assert (received.line, received.headers["authorization"]) == (door, [f"Bearer {key('engine')}"])
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[str, str, str | None, int, str]] = {
     "a stranger with a valid key": ("GET /v1/models", STRANGER, "s1", 403, "this address is not allowed"),
     "a stranger at a wrong door": ("GET /health", STRANGER, "s1", 403, "this address is not allowed"),
     "a neighbour of a client": ("GET /v1/models", "127.0.0.11", "s1", 403, "this address is not allowed"),
