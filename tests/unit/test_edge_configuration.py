@@ -836,7 +836,7 @@ def test_scripts_test_installs_haproxy_for_root_and_no_service_of_it(
     (tmp_path / ".venv" / "bin" / "python").symlink_to(programs / "python")
     with (tmp_path / ".venv" / ".requirements").open("wb") as file:
         subprocess.run(["sha256sum", "requirements/test.txt"], cwd=tmp_path, stdout=file, check=True)
-    run = ["bash", tmp_path / "scripts" / "_run", "test", *tiers]
+    run = ["bash", str(tmp_path / "scripts" / "_run"), "test", *tiers]
     done = subprocess.run(run, env={"PATH": str(programs)}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     changes = [call for call in fake_command.calls if call[0] in ("apt-get", "systemctl")]
