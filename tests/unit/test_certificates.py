@@ -180,7 +180,7 @@ def test_given_files_are_their_owners_alone_wherever_they_are(
     assert modes(folder) == {**private, ".lock": 0o600, "renew": 0o700}
     # A timer runs it with the umask of systemd, and the day after it may run for the first time.
     (folder / "live/edge.pem").unlink()
-    by_timer = ["bash", "-c", f'umask {umask}; exec "$0" --timer', folder / "renew"]
+    by_timer = ["bash", "-c", f'umask {umask}; exec "$0" --timer', str(folder / "renew")]
     subprocess.run(by_timer, env=fake_command.environment, check=True, capture_output=True)
     assert modes(folder) == {**private, ".lock": 0o600, "renew": 0o700}
     folders = [path for path in folder.rglob("*") if path.is_dir()]
