@@ -3,6 +3,9 @@
 Tiers: lint (ruff, mypy), unit (Python alone), live (real Docker, vLLM and HAProxy), engine (the real Pulumi CLI,
 skipped with its reason where there is none). All of them unless some are named. The last line counts what passed,
 failed and was skipped in all of them; each program of lint counts as one.
+
+`scripts/test mutants [--seed N] [--count N] [PATH ...]`: how many one-line faults the unit tests notice; takes an
+hour or so, and is no part of a run without arguments.
 """
 
 import argparse
@@ -18,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO
 
+from scripts.commands import mutants
 from scripts.commands.docker_setup import ensure_docker
 from scripts.commands.errors import CommandError
 from scripts.commands.outcomes import PLUGIN, REPEATED_AT_MOST, Outcomes, read
@@ -69,6 +73,8 @@ TIERS: Mapping[str, Tier] = {
 
 def main(arguments: list[str]) -> int:
     """Status 0 when nothing of what was asked for has failed."""
+    if arguments[:1] == ["mutants"]:
+        return mutants.main(arguments[1:])
     parser = argparse.ArgumentParser(prog="scripts/test", description=__doc__)
     parser.add_argument("tiers", nargs="*", metavar="TIER", help=f"any of {', '.join(TIERS)}")
     options = parser.parse_args(arguments)
