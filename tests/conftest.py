@@ -19,6 +19,7 @@ import runpy
 import shlex
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -391,6 +392,20 @@ def _run(
     return Recorded(tuple(monitor.registered), monitor.component_outputs, outputs, error, tuple(monitor.asked))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture, so that those of a wider scope get no record out of the cache either."""
+    _current.append(item)
+
+
+_current: deque[pytest.Item] = deque(maxlen=1)
+"""The test that runs."""
+
+
+def _may_be_patched() -> bool:
+    """Whether the program may not be in this test what it is in others."""
+    return any("monkeypatch" in getattr(item, "fixturenames", ()) for item in _current)
+
+
 @functools.cache
 def _recorded(  # noqa: PLR0917 - the key of the cache
     stack: str,
@@ -399,7 +414,9 @@ def _recorded(  # noqa: PLR0917 - the key of the cache
     preview: bool,
     facts: frozenset[tuple[str, str]],
     environment: frozenset[tuple[str, str]],
+    around: frozenset[tuple[str, str]],
 ) -> Recorded:
+    """around: the variables of this process, such as PATH, where the program looks for others."""
     provider = _Provider(preview, dict(facts))
     with pytest.MonkeyPatch.context() as patch:
         for variable in list(os.environ):
@@ -414,7 +431,10 @@ def _recorded(  # noqa: PLR0917 - the key of the cache
 
 @pytest.fixture(scope="session")
 def record_program() -> RecordProgram:
-    """The whole program, run in this process under the recorder. The same question is answered only once."""
+    """The whole program, run in this process under the recorder.
+
+    The same question with the same variables around is answered only once, but to a test that may patch anything.
+    """
 
     def record(
         stack: str = "local",
@@ -426,13 +446,15 @@ def record_program() -> RecordProgram:
         facts: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Recorded:
-        recorded = _recorded(
+        answer = _recorded.__wrapped__ if _may_be_patched() else _recorded
+        recorded = answer(
             stack,
             frozenset((stack_config(stack) if config is None else config).items()),
             frozenset((secrets or {}).items()),
             preview,
             frozenset({**MACHINE_FACTS, **(facts or {})}.items()),
             frozenset((environment or {}).items()),
+            frozenset(item for item in os.environ.items() if item[0] != "PYTEST_CURRENT_TEST"),
         )
         if recorded.error is not None and not may_fail:
             raise recorded.error
