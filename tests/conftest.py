@@ -29,7 +29,7 @@ import pulumi
 import pytest
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from pulumi.runtime import get_root_resource, mocks, set_all_config, set_mocks
-from pulumi.runtime.proto import resource_pb2, source_pb2
+from pulumi.runtime.proto import resource_pb2
 from pulumi.runtime.stack import Stack
 
 from catalog.aws.preflight import Offer
@@ -423,8 +423,6 @@ def _recorded(  # noqa: PLR0917 - the key of the cache
             if variable.startswith(("DOCKER_", "PULUMI_CONFIG")):
                 patch.delenv(variable)
         patch.setenv("DOCKER_CONFIG", "/nowhere")
-        # Where in the sources each resource was asked for: a fifth of a recording, and of no use to any test.
-        patch.setattr(pulumi.runtime.resource, "_get_stack_trace", source_pb2.StackTrace)
         for variable, value in environment:
             patch.setenv(variable, value)
         # A context of its own, because configuration, monitor and root stack are context variables.

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import botocore.session
 import pytest
+from pulumi.runtime import resource
+from pulumi.runtime.proto import source_pb2
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -14,6 +16,14 @@ def descriptions_of_aws_are_read_once() -> Iterator[None]:
     """boto3 reads megabytes of descriptions for each new session; they are the same for every test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.session, "create_loader", functools.cache(botocore.session.create_loader))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def places_in_the_sources_are_not_looked_up() -> Iterator[None]:
+    """Where each resource was asked for takes a quarter of a run of the program, and is of no use to a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resource, "_get_stack_trace", source_pb2.StackTrace)
         yield
 
 

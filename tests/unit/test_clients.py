@@ -242,7 +242,7 @@ PRIVATE = ClientEndpoint("https://gpu.lan/v1", KEY, "owner/model", 8192, private
 
 
 def test_with_a_private_ca_the_openai_block_names_the_file_that_its_sdk_reads() -> None:
-    assert sourced(openai.env(PRIVATE))["SSL_CERT_FILE"] == CA_FILE
+    assert sourced(openai.env(PRIVATE))["SSL_CERT_FILE"] == "seatable-vllm-ca.pem"
     assert "SSL_CERT_FILE" not in openai.env(ENDPOINT)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from components.machine.local_docker import DEFAULT_SOCKET, local_docker_host
+from components.machine.local_docker import local_docker_host
 from settings import SettingsError
 
 DESKTOP = "unix:///home/user/.docker/desktop/docker.sock"
 FAR = "ssh://ubuntu@gpu1.example.com"
+USUAL_SOCKET = "unix:///var/run/docker.sock"
 
 
 class Home:
@@ -62,11 +63,11 @@ def home(tmp_path: Path) -> Home:
 
 
 def test_without_any_configuration_it_is_the_default_socket(home: Home) -> None:
-    assert home.host() == DEFAULT_SOCKET == "unix:///var/run/docker.sock"
+    assert home.host() == USUAL_SOCKET
 
 
 def test_a_home_without_a_docker_folder_is_the_default_socket(tmp_path: Path) -> None:
-    assert local_docker_host({}, tmp_path / "nobody") == DEFAULT_SOCKET
+    assert local_docker_host({}, tmp_path / "nobody") == USUAL_SOCKET
 
 
 @pytest.mark.parametrize("host", ["unix:///run/user/1000/docker.sock", "npipe:////./pipe/docker_engine", DESKTOP])
@@ -96,19 +97,19 @@ def test_docker_context_goes_before_the_current_context(home: Home) -> None:
 @pytest.mark.parametrize("name", ["default", ""])
 def test_the_default_context_is_the_default_socket(name: str, home: Home) -> None:
     home.current(name)
-    assert home.host() == DEFAULT_SOCKET
-    assert home.host(DOCKER_CONTEXT=name) == DEFAULT_SOCKET
+    assert home.host() == USUAL_SOCKET
+    assert home.host(DOCKER_CONTEXT=name) == USUAL_SOCKET
 
 
 def test_the_default_context_by_variable_goes_before_a_current_one_elsewhere(home: Home) -> None:
     home.context("far", FAR)
     home.current("far")
-    assert home.host(DOCKER_CONTEXT="default") == DEFAULT_SOCKET
+    assert home.host(DOCKER_CONTEXT="default") == USUAL_SOCKET
 
 
 def test_empty_variables_are_no_variables(home: Home) -> None:
     empty = dict.fromkeys(("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_TLS_VERIFY"), "")
-    assert home.host(**empty) == DEFAULT_SOCKET
+    assert home.host(**empty) == USUAL_SOCKET
 
 
 def test_docker_config_moves_the_folder_of_contexts(home: Home, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_docker_config_moves_the_folder_of_contexts(home: Home, tmp_path: Path) 
 )
 def test_a_configuration_that_docker_itself_passes_over_is_passed_over(text: str, home: Home) -> None:
     home.config(text)
-    assert home.host() == DEFAULT_SOCKET
+    assert home.host() == USUAL_SOCKET
 
 
 # Leading elsewhere
@@ -200,7 +201,7 @@ def test_nothing_is_read_from_the_users_own_home_when_another_is_given(
     other.context("far", FAR)
     other.current("far")
     monkeypatch.setenv("HOME", str(other.path))
-    assert home.host() == DEFAULT_SOCKET
+    assert home.host() == USUAL_SOCKET
 
 
 def test_the_process_environment_is_the_one_that_counts_unless_another_is_given(

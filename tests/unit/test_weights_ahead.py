@@ -307,7 +307,7 @@ def test_the_client_is_installed_by_its_hashes_and_fetches_into_the_folder_of_th
 
 def test_a_client_that_cannot_be_installed_has_a_status_of_its_own(tmp_path: Path) -> None:
     done, *_ = in_container(tmp_path, 1)
-    assert done.returncode == NO_CLIENT
+    assert done.returncode == 3
     assert "fetched" not in done.stdout
 
 
