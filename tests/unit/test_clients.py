@@ -20,7 +20,7 @@ import yaml
 
 from clients import openai, seatable
 from clients.blocks import blocks
-from clients.endpoint import CA_FILE, ClientEndpoint
+from clients.endpoint import ClientEndpoint
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand
