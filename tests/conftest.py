@@ -425,8 +425,8 @@ def _recorded(  # noqa: PLR0917 - the key of the cache
         patch.setenv("DOCKER_CONFIG", "/nowhere")
         for variable, value in environment:
             patch.setenv(variable, value)
-        # A context of its own, because configuration, monitor and root stack are context variables.
-        return contextvars.copy_context().run(_run, stack, dict(config), dict(secrets), provider, preview)
+        # An empty context: other tests leave configuration, monitor and root stack, which are context variables.
+        return contextvars.Context().run(_run, stack, dict(config), dict(secrets), provider, preview)
 
 
 @pytest.fixture(scope="session")

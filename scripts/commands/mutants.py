@@ -234,6 +234,8 @@ def try_all(faults: Sequence[Fault], project: Path, leads: Leads, jobs: int, lim
 def _outcome(fault: Fault, status: int | None, failed: Sequence[str]) -> Outcome:
     if status is None:
         return Outcome(fault, "undecided", "its tests take longer than --limit allows")
+    if status < 0:
+        return Outcome(fault, "undecided", f"signal {-status} ended its tests: the fault sent it, or somebody")
     if status == 0:
         return Outcome(fault, "survived", "all tests that lead to it pass")
     return Outcome(fault, "noticed", failed[0] if failed else f"pytest ended with status {status}")

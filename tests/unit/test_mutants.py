@@ -244,6 +244,15 @@ def test_a_fault_whose_tests_take_too_long_together_is_undecided(
     ]
 
 
+def test_tests_that_somebody_ends_decide_nothing(project: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    test = "import os, signal\ndef test_it(): os.kill(os.getpid(), signal.SIGTERM)"
+    lines = ran(project, capfd, test, "--count", "1")
+    assert lines[1:3] == [
+        "seed 1: 0 of 0 faults noticed",
+        "undecided: pack/it.py:2 (comparison), signal 15 ended its tests: the fault sent it, or somebody",
+    ]
+
+
 @pytest.mark.parametrize("paths", [("pack/nothing.py",), ("tests",), ("pac",)])
 def test_where_there_is_nothing_to_change_it_says_what_to_name(paths: tuple[str, ...], project: Path) -> None:
     with pytest.raises(CommandError, match=f"{paths[0]}.*name a file or folder"):
