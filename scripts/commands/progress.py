@@ -87,6 +87,8 @@ class Progress:
         item = next((each for each in self._under_way.values() if each.name == name), None)
         if item:
             item.words = text
+        else:
+            self._words = f"{name}: {text}"
         self.look()
 
     def _is_pem(self, name: str, text: str) -> bool:

@@ -76,7 +76,7 @@ class Following:
             self._progress.warn(text)
         else:
             for line in text.splitlines():
-                self._progress.said(name or "pulumi", line)
+                self._progress.said(name, line) if name else self._progress.note(line)
 
     def _error(self, text: str) -> None:
         if text not in self._told:

@@ -199,3 +199,11 @@ def test_nine_places_that_fail_one_after_another_report_as_often_as_one_that_tak
     told += seen.lines()
     assert len(told) <= 14
     assert "\n".join(told).count("failed creating") == 9
+
+
+def test_the_words_of_a_resource_whose_beginning_nobody_reports_are_what_is_being_done(seen: Seen) -> None:
+    """The rehearsal reports no beginnings."""
+    seen.progress.said("readiness-gate", "waiting for the engine, 20 s")
+    seen.clock.now = 12
+    seen.progress.look()
+    assert seen.lines() == ["12 s: readiness-gate: waiting for the engine, 20 s"]
