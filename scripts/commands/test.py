@@ -4,6 +4,10 @@ Tiers: lint (ruff, mypy), unit (Python alone), live (real Docker, vLLM and HAPro
 skipped with its reason where there is none). All of them unless some are named. The last line counts what passed,
 failed and was skipped in all of them; each program of lint counts as one.
 
+`scripts/test vllm`: what the pinned vLLM does by itself (each parameter of a request, the options of its parser,
+the keys and values of small models). Run it after a change of that version, of the engine's environment, or of the
+forecast (catalog/sizing); a run without arguments leaves it out.
+
 `scripts/test mutants [--seed N] [--count N] [PATH ...]`: how many one-line faults the unit tests notice; takes an
 hour or so, and is no part of a run without arguments.
 """
@@ -66,9 +70,15 @@ TIERS: Mapping[str, Tier] = {
     "unit": Tier((_halves("tests/unit", UNIT_APART),)),
     # Two engines that compute side by side on two cores would make each other's tests fail now and then: what is
     # marked `beside` mostly waits, and its containers get what the others leave (tests/live/conftest.py).
-    "live": Tier(([(*LIVE, "not beside"), (*LIVE, "beside")],), needs_docker=True, repeats=True),
+    "live": Tier(
+        ([(*LIVE, "not beside and not vllm"), (*LIVE, "beside and not vllm")],), needs_docker=True, repeats=True
+    ),
     "engine": Tier(([("pytest", "tests/engine")],), needs_docker=True),
+    "vllm": Tier(([(*LIVE, "vllm")],), needs_docker=True, repeats=True),
 }
+
+ASKED_FOR = {"vllm"}
+"""Tiers that are run only when they are named."""
 
 
 def main(arguments: list[str]) -> int:
@@ -81,7 +91,7 @@ def main(arguments: list[str]) -> int:
     unknown = [tier for tier in options.tiers if tier not in TIERS]
     if unknown:
         raise CommandError(f"there is no tier {unknown[0]!r}; tiers: {', '.join(TIERS)}")
-    return run({name: TIERS[name] for name in options.tiers or TIERS})
+    return run({name: TIERS[name] for name in options.tiers or [each for each in TIERS if each not in ASKED_FOR]})
 
 
 def run(tiers: Mapping[str, Tier], folder: Path = PROJECT) -> int:

@@ -34,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "beside: shares no stack with others and gives way to them, so it may run at the same time"
     )
+    config.addinivalue_line(
+        "markers", "vllm: what the pinned vLLM does by itself; a tier of its own, `scripts/test vllm`"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

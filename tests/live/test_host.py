@@ -137,12 +137,14 @@ def test_keys_are_in_no_argument_list_log_or_inspection_on_the_machine(on_host: 
     lines: list[str] = []
     here = threading.Thread(target=lambda: lines.extend(sightings(on_host, done)))
     here.start()
-    watch = on_host.machine.run(
-        "nohup sh -c 'for i in $(seq 400); do ps -eww -o args; sleep .02; done' >/tmp/ps 2>&1 &"
-    )
-    on_host.rotate_key("agents")
-    done.set()
-    here.join()
+    try:
+        watch = on_host.machine.run(
+            "nohup sh -c 'for i in $(seq 400); do ps -eww -o args; sleep .02; done' >/tmp/ps 2>&1 &"
+        )
+        on_host.rotate_key("agents")
+    finally:
+        done.set()  # a thread that goes on would keep a failed session from its end
+        here.join()
     names = f"{on_host.engine} {on_host.edge}"
     places = {
         "argument lists here": "\n".join(lines),

@@ -2,7 +2,7 @@
 
 The parameters are read from the request models inside the container, so a newer vLLM adds rows by itself; values
 are made from each one's type, valid and invalid; those that a type does not suggest are written down here. The
-requests go through the edge, several at a time.
+requests go through the edge, several at a time. These tables are the tier `vllm`.
 What this does not prove: which error an invalid value is answered with, combinations of parameters beyond those
 listed, requests that are heavy on purpose (each is answered with two tokens), what only a GPU does, models that
 read pictures (test_media.py), and the routes that a client has to be given (responses, embeddings).
@@ -320,6 +320,7 @@ def engine(deployment: Deployment) -> Engine:
     return Engine(deployment)
 
 
+@pytest.mark.vllm
 @pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_no_parameter_of_a_request_ends_the_engine_whatever_its_value(
     path: str, models: dict[str, Any], engine: Engine
@@ -343,6 +344,7 @@ def test_no_parameter_of_a_request_ends_the_engine_whatever_its_value(
     assert not problems, "\n".join(problems)
 
 
+@pytest.mark.vllm
 def test_parameters_that_need_each_other_end_no_engine(engine: Engine) -> None:
     problems = engine.problems(TOGETHER)
     assert not problems, "\n".join(problems)

@@ -25,7 +25,7 @@ from tests.live.conftest import HERE, Shared
 from tests.live.harness import pace
 from tests.sizing_combinations import COMBINATIONS, Combination
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.vllm]
 
 PROJECT = HERE.parents[1]
 MIB = 1 << 20

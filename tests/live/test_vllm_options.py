@@ -14,7 +14,7 @@ import pytest
 from catalog.images import VLLM_CPU
 from tests.live.harness import PROJECT
 
-pytestmark = pytest.mark.beside
+pytestmark = [pytest.mark.beside, pytest.mark.vllm]
 
 FILE = PROJECT / "catalog" / "vllm_options.json"
 READER = PROJECT / "catalog" / "vllm_parser.py"
