@@ -45,8 +45,8 @@ OPTIONS = (
 )
 """What systemd and a Docker of its own need, short of --privileged, which not every computer can give.
 
-Whoever else computes gets twice as much time: other tests run beside those on machines. With four times as much, the
-engine there once computed so little between two health checks that it was taken for one that hangs.
+Whoever else computes gets twice as much time: other tests run beside those on machines. With four times as
+much, the engine there once computed so little between two health checks that it was taken for one that hangs.
 """
 
 SUBNET = "198.18.77.0/24"
