@@ -94,7 +94,7 @@ def _is_chosen(file: str, paths: Sequence[str]) -> bool:
 
 
 def sample(sources: Mapping[str, str], seed: int, count: int) -> list[Fault]:
-    """Faults drawn by a seed, the kinds in turn; fewer where there are no more."""
+    """Faults drawn by a seed, the kinds in turn; fewer where the sources have fewer."""
     by_kind: dict[str, list[Fault]] = {}
     for fault in itertools.chain.from_iterable(faults_in(file, source) for file, source in sources.items()):
         by_kind.setdefault(fault.kind, []).append(fault)

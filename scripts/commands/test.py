@@ -9,7 +9,7 @@ the keys and values of small models). Run it after a change of that version, of 
 forecast (catalog/sizing); a run without arguments leaves it out.
 
 `scripts/test mutants [--seed N] [--count N] [PATH ...]`: how many one-line faults the unit tests notice; takes an
-hour or so, and is no part of a run without arguments.
+hour or so; a run without arguments leaves it out.
 """
 
 import argparse

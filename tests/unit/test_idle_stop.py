@@ -342,7 +342,7 @@ def test_a_lifetime_without_a_known_up_counts_from_the_boot(mortal: Machine) -> 
 def test_the_script_alone_stops_the_machine_with_nothing_of_this_repository(
     status: int, off: bool, machine: Machine, fake_endpoint: FakeEndpoint
 ) -> None:
-    # An engine that answers with an error tells nothing of what it was used for.
+    # The error of an engine does not show what it was used for.
     fake_endpoint.answers["GET /metrics"] = fake_endpoint.always(status, machine.engine.metrics())
     url = f"http://127.0.0.1:{fake_endpoint.port}/metrics"
     machine.order = dataclasses.replace(machine.order, metrics=url)
