@@ -164,7 +164,8 @@ class _Tests:
         # A fault may lose what keeps a test from the accounts and the Docker of whoever runs this.
         outside = ("AWS_", "DOCKER_", "PULUMI_", "PYTEST_ADDOPTS")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(outside)}
-        line = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider", *options]
+        line = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", *options]
+        line += ["-p", "no:cacheprovider", "-p", "no:randomly"]
         line += ["-o", f"faulthandler_timeout={TEST_SECONDS}", "-o", "faulthandler_exit_on_timeout=true"]
         line += [f"--basetemp={self._folder}/b", *tests]
         self._printed = (self._folder / "printed").open("w+")

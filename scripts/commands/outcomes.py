@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,8 +103,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begins writing."""
-    config.pluginmanager.register(_Writer(config.getoption("outcomes")))
+    """Begins writing; a worker of pytest-xdist leaves that to the process that has started it."""
+    if hasattr(config, "workerinput"):
+        return
+    writer = _WriterForWorkers if config.pluginmanager.hasplugin("xdist") else _Writer
+    config.pluginmanager.register(writer(config.getoption("outcomes")))
 
 
 class _Writer:
@@ -128,3 +132,10 @@ class _Writer:
 
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         self._write(ended=int(exitstatus))
+
+
+class _WriterForWorkers(_Writer):
+    """Where pytest-xdist is loaded, which alone knows its hook."""
+
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        self._write(selected=list(ids))

@@ -33,15 +33,6 @@ from scripts.commands.stacks import DEFAULT_STACK, PROJECT, stack_settings
 from scripts.commands.terminal import Terminal
 from scripts.commands.up import obtain_what_cannot_be_pulled
 
-UNIT_APART = (
-    "tests/unit/test_aws_account.py",
-    "tests/unit/test_aws_program.py",
-    "tests/unit/test_aws_schema.py",
-    "tests/unit/test_capacity.py",
-    "tests/unit/test_certificates.py",
-)
-"""Unit tests that take as long as all others together."""
-
 Command = tuple[str, ...]
 """A module that Python runs, with its arguments."""
 
@@ -58,22 +49,24 @@ class Tier:
     repeats: bool = False
 
 
-def _halves(folder: str, apart: Sequence[str]) -> Sequence[Command]:
-    """A folder's tests as two commands: the named files, and all others."""
-    return ("pytest", folder, *(f"--ignore={path}" for path in apart)), ("pytest", *apart)
+UNIT = ("pytest", "tests/unit", "--numprocesses=auto", "--dist=loadscope")
+"""Whole files in a random order and in as many processes as there are cores, so that a test that depends on another
+one fails sooner or later. pytest's first lines name the seed, and its option `--randomly-seed` repeats the order."""
 
+IN_ORDER = ("-p", "no:randomly")
+"""Live tests stand in an order that starts few engines."""
 
-LIVE = ("pytest", "tests/live", "--durations=12", "-m")
+LIVE = ("pytest", "tests/live", *IN_ORDER, "--durations=12", "-m")
 
 TIERS: Mapping[str, Tier] = {
     "lint": Tier(([("ruff", "check", ".")], [("ruff", "format", "--check", ".")], [("mypy",)])),
-    "unit": Tier((_halves("tests/unit", UNIT_APART),)),
+    "unit": Tier(([UNIT],)),
     # Two engines that compute side by side on two cores would make each other's tests fail now and then: what is
     # marked `beside` mostly waits, and its containers get what the others leave (tests/live/conftest.py).
     "live": Tier(
         ([(*LIVE, "not beside and not vllm"), (*LIVE, "beside and not vllm")],), needs_docker=True, repeats=True
     ),
-    "engine": Tier(([("pytest", "tests/engine")],), needs_docker=True),
+    "engine": Tier(([("pytest", "tests/engine", *IN_ORDER)],), needs_docker=True),
     "vllm": Tier(([(*LIVE, "vllm")],), needs_docker=True, repeats=True),
 }
 
@@ -147,7 +140,7 @@ class _Runner:
         tests = outcomes.to_repeat()
         if tests:
             self._terminal.line(f"\n=== {name}: {len(tests)} failed, once more")
-            outcomes.repeated(self._together([("pytest", *tests)]))
+            outcomes.repeated(self._together([("pytest", *IN_ORDER, *tests)]))
         else:
             self._terminal.line(
                 f"\n=== {name}: nothing is run once more, as more than {REPEATED_AT_MOST} tests failed, "

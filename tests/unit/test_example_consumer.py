@@ -75,7 +75,7 @@ def run() -> Run:
         program()
         return recorder, outputs, secret
 
-    return lambda **changes: contextvars.copy_context().run(running, {**SETTINGS, **changes})
+    return lambda **changes: contextvars.Context().run(running, {**SETTINGS, **changes})
 
 
 SETTINGS = {"endpoint": "organization/seatable-vllm/gpu1", "client": "agents", "env_file": "/srv/app/.env"}

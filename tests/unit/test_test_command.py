@@ -157,6 +157,18 @@ def test_a_tier_that_cannot_begin_has_failed(
     assert "failed: live could not begin: see above" in told.lines
 
 
+def test_what_processes_beside_each_other_have_run_is_counted_once_and_one_that_dies_is_not_forgotten(
+    ran: RunTiers,
+) -> None:
+    tier = Tier(([("pytest", ".", "-p", "xdist", "--numprocesses=2", "--dist=loadscope")],))
+    both = "import pytest\n@pytest.mark.parametrize('n', range(3))\ndef test_n(n): assert n < {}\n"
+    told = ran({"unit": tier}, test_a=both.format(3), test_b=both.format(2))
+    assert (told.last, told.status) == ("5 passed, 1 failed, 0 skipped", 1)
+    assert told.named("failed") == ["test_b.py::test_n[2]"]
+    told = ran({"unit": tier}, test_b="import os\ndef test_dies(): os._exit(0)\n")
+    assert (told.last, told.status) == ("3 passed, 1 failed, 0 skipped", 1)
+
+
 # A second try
 
 
