@@ -50,8 +50,8 @@ class Tier:
 
 
 UNIT = ("pytest", "tests/unit", "--numprocesses=auto", "--dist=loadscope")
-"""Whole files in a random order and in as many processes as there are cores, so that a test that depends on another
-one fails sooner or later. pytest's first lines name the seed, and its option `--randomly-seed` repeats the order."""
+"""Whole files in a random order, in as many processes as there are cores, so that a test that depends on another
+one fails sooner or later. pytest names the seed first; its option `--randomly-seed` repeats the order."""
 
 IN_ORDER = ("-p", "no:randomly")
 """Live tests stand in an order that starts few engines."""
