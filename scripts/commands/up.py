@@ -235,9 +235,15 @@ def choose_engine(
 ) -> Engine:
     """The Pulumi CLI where it can be had, else the rehearsal. A stack is never left in the hands of both.
 
-    before: who has deployed it so far.
+    before: who has deployed it so far. CommandError for a rehearsal of what Pulumi has deployed.
     """
     rehearsal = RehearsalEngine(stack)
+    if rehearse and isinstance(before, PulumiEngine) and before.known() != Known():
+        raise CommandError(
+            f"--rehearse: Pulumi has deployed the stack {stack} already, and a rehearsal would make its "
+            "containers and keys a second time.\n"
+            f"Run `scripts/up {stack}` without --rehearse, or `scripts/down {stack}` first."
+        )
     cli_root = None if rehearse else find_cli(terminal)
     if cli_root is None:
         if rehearse:

@@ -121,6 +121,22 @@ def test_who_asks_for_a_rehearsal_gets_one_beside_a_cli_and_keeps_its_keys(
     assert fake_command.calls == []
 
 
+@pytest.mark.parametrize("known", [Known(owner="ours"), Known(frozenset({"an-id"})), Known(pending=1)])
+def test_what_pulumi_has_deployed_is_not_rehearsed(
+    known: Known, checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PulumiEngine, "known", lambda _: known)
+    with pytest.raises(CommandError, match="`scripts/up gpu1` without --rehearse, or `scripts/down gpu1` first"):
+        chosen(PulumiEngine("gpu1", None, ""), rehearse=True)
+
+
+def test_a_stack_that_pulumi_has_not_deployed_yet_may_be_rehearsed(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PulumiEngine, "known", lambda _: Known())
+    assert isinstance(chosen(PulumiEngine("gpu1", None, ""), rehearse=True), RehearsalEngine)
+
+
 def test_the_cli_takes_over_from_a_rehearsal_and_leaves_none_of_its_keys(
     checkout: Checkout, fake_command: FakeCommand, capsys: pytest.CaptureFixture[str]
 ) -> None:
