@@ -30,9 +30,8 @@ def places_in_the_sources_are_not_looked_up() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def home_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test depends on the SSH keys, Docker or AWS profiles of whoever runs it, or does anything there."""
-    home = tmp_path_factory.mktemp("nobody")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(home))
-        patch.setenv("DOCKER_HOST", f"unix://{home}/no-docker.sock")
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("nobody")))
+        patch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
         patch.delenv("SSH_AUTH_SOCK", raising=False)
         yield
