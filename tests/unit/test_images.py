@@ -6,6 +6,7 @@ official images can be pulled, and that apt-get installs the missing tools.
 """
 
 import fcntl
+import os
 import re
 import runpy
 import shutil
@@ -21,6 +22,7 @@ import images.__main__ as command_line
 from catalog.images import HAPROXY, VLLM_CPU, VLLM_VERSION, ImageSource
 from images import ImageUnavailable, Say, cache_dir, haproxy, host, model, vllm_cpu
 from images.cuda_stand_in import REPLACED, stand_in
+from images.daemon import Task
 from images.obtain import choose
 from images.packages import fetching
 from images.pull import Progress, PullFailed, follow, reason
@@ -458,6 +460,54 @@ def test_a_folder_that_was_not_made_here_is_kept_aside(tmp_path: Path) -> None:
     model.put_in_place(whole_model(tmp_path / ".model-made"), target, silent)
     assert model.is_complete(target)
     assert [path.parent.name.split("-")[0] for path in tmp_path.glob("*/downloaded")] == ["model.set"]
+
+
+class Converter:
+    """In Docker's place: writes these files of the model."""
+
+    def __init__(self, *files: str) -> None:
+        self._files = files
+
+    def run(self, task: Task, what: str, say: Say) -> None:
+        """See DockerDaemon."""
+        (made,) = (folder for folder, (there, _) in task.folders.items() if there == "/model")
+        for name in self._files:
+            (made / name).touch(0o644)
+
+
+@pytest.fixture
+def conversion(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Makes the model below `models` by a converter that writes these files."""
+    monkeypatch.setattr("images.packages.install", lambda *_: None)
+    monkeypatch.setattr("images.model.require_room", lambda *_: None)
+
+    def convert(*files: str) -> Path:
+        monkeypatch.setattr("images.model.DockerDaemon", lambda: Converter(*files))
+        return model.obtain_smollm2(tmp_path / "models", "an image", silent)
+
+    return convert
+
+
+def test_a_converted_model_can_be_read_by_every_user_whatever_the_umask(
+    conversion: Callable[..., Path], tmp_path: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        folder = conversion(*model.FILES)
+    finally:
+        os.umask(before)
+    assert model.is_complete(folder)
+    modes = {path.name: f"{path.stat().st_mode & 0o777:o}" for path in (tmp_path / "models").rglob("*")}
+    assert modes[model.MARKER] == "644"
+    assert modes["HuggingFaceTB"] == modes["SmolLM2-135M-Instruct"] == "755"
+
+
+def test_a_conversion_that_did_not_write_every_file_is_an_error_and_leaves_no_model(
+    conversion: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ImageUnavailable, match=r"did not write .*config\.json"):
+        conversion("tokenizer.json")
+    assert [path.name for path in (tmp_path / "models").rglob("*")] == ["HuggingFaceTB"]
 
 
 # --- the command line -----------------------------------------------------------------------------------------
