@@ -11,6 +11,20 @@ from pulumi.runtime import resource
 from pulumi.runtime.proto import source_pb2
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The one way to change tests/unit/golden (see goldens.py)."""
+    parser.addoption(
+        "--update-goldens", action="store_true", help="write tests/unit/golden, and fail if it differed"
+    )
+
+
+@pytest.fixture
+def update_goldens(request: pytest.FixtureRequest) -> bool:
+    """Whether the golden files are to be written."""
+    wanted: bool = request.config.getoption("--update-goldens")
+    return wanted
+
+
 @pytest.fixture(scope="session", autouse=True)
 def descriptions_of_aws_are_read_once() -> Iterator[None]:
     """boto3 reads megabytes of descriptions for each new session; they are the same for every test."""

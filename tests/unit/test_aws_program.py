@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pulumi
 import pulumi_aws as aws
 import pytest
-import yaml
 from pulumi.runtime import mocks
 
 from catalog.aws import owned
@@ -34,13 +33,13 @@ from rehearsal.stack_file import stack_config
 from settings import Domain, Images, parse
 from tests import conftest
 from tests.conftest import AMI, OWNER, PUBLIC_KEY, UUID, fake_key, offer
+from tests.unit import goldens
 
 if TYPE_CHECKING:
     from tests.conftest import FakeCommand, Recorded, RecordProgram, Registered
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-GOLDEN = Path(__file__).resolve().parent / "golden" / "aws"
-STACKS = sorted(path.stem for path in GOLDEN.glob("*.txt"))
+STACKS = goldens.stacks_of("aws")
 
 INGRESS = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 EGRESS = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
@@ -139,20 +138,34 @@ def texts(value: Any) -> Iterator[str]:
 # What there is
 
 
-def test_every_stack_file_of_aws_has_a_golden_list() -> None:
-    kinds = {
-        path.name.split(".")[1]: (yaml.safe_load(path.read_text()).get("config") or {}).get(
-            "seatable-vllm:machine", {}
-        )
-        for path in PROJECT.glob("Pulumi.*.yaml")
-    }
-    assert set(STACKS) == {name for name, machine in kinds.items() if machine.get("kind") == "aws"}
+def test_the_stack_asks_for_exactly_what_its_golden_file_says(
+    stack: str, up: Recorded, record: RecordAws, update_goldens: bool
+) -> None:
+    told = goldens.compare(f"aws/{stack}.yaml", up, record(stack, preview=True), update=update_goldens)
+    assert not told, told
 
 
-def test_the_stack_asks_for_exactly_the_resources_of_its_golden_list(stack: str, up: Recorded) -> None:
-    # See test_program.py. Where a change is meant, change tests/unit/golden/aws/STACK.txt with it.
-    golden = (GOLDEN / f"{stack}.txt").read_text().splitlines()
-    assert [f"{kind} {name}" for kind, name in up.names] == golden
+ALL_OF_IT: Config = {
+    "cost": {"stop_at": "20:00", "budget": {"usd_per_month": 100, "mail": "ops@example.org"}},
+    "ipv6": True,
+}
+"""Settings of the machine that make everything that can be made."""
+
+RARE: Config = {
+    **ALL_OF_IT,
+    "market": "spot",
+    "data_disk": {"gib": 100, "at_end": "retain", "snapshot": "snap-0123456789abcdef0"},
+}
+
+
+def test_what_no_stack_file_has_is_asked_of_aws_as_its_golden_file_says(
+    record: RecordAws, update_goldens: bool
+) -> None:
+    up, preview = (
+        record(machine=RARE, domain={"adopt_record": True}, preview=preview) for preview in (False, True)
+    )
+    told = goldens.compare("aws/rare.yaml", up, preview, update=update_goldens, only="aws:")
+    assert not told, told
 
 
 def test_the_first_preview_of_a_stack_that_was_never_up_shows_all_of_it_and_fails_nowhere(
@@ -252,20 +265,6 @@ def test_a_rule_says_its_network_on_the_side_of_its_version(prod: Recorded) -> N
                 assert ipaddress.ip_network(rule.inputs[side]).version == version
 
 
-def test_out_go_only_what_a_machine_needs(dev: Recorded, prod: Recorded) -> None:
-    def out(recorded: Recorded) -> set[tuple[str, int, int, str]]:
-        return {
-            (rule.inputs["ipProtocol"], rule.inputs["fromPort"], rule.inputs["toPort"], side)
-            for rule in recorded.of_type(EGRESS)
-            for side in ("cidrIpv4", "cidrIpv6")
-            if side in rule.inputs
-        }
-
-    wanted = [("tcp", 443), ("tcp", 80), ("tcp", 53), ("udp", 53), ("udp", 123)]
-    assert out(dev) == {(protocol, port, port, "cidrIpv4") for protocol, port in wanted}
-    assert out(prod) == out(dev) | {(protocol, port, port, "cidrIpv6") for protocol, port in wanted}
-
-
 USUAL_PORTS = {443, 80, 53, 123}
 
 
@@ -361,13 +360,6 @@ def test_the_instance_alone_has_a_provider_that_gives_up_soon(up: Recorded) -> N
     for each in up.resources:
         if each.type.startswith("aws:") and each.name != VM:
             assert each.request.provider.startswith(patient.urn), each.name
-
-
-def test_both_providers_are_in_the_stacks_region_and_put_its_tags_on_everything(stack: str, up: Recorded) -> None:
-    for provider in up.of_type(PROVIDER):
-        assert provider.inputs["region"] == "eu-central-1"
-        tags = {"Project": "seatable-vllm", "Stack": stack, "ManagedBy": "pulumi"}
-        assert json.loads(provider.inputs["defaultTags"]) == {"tags": tags}
 
 
 def test_user_data_fits_and_is_the_program_for_the_login_of_the_image(up: Recorded) -> None:
@@ -880,12 +872,6 @@ def test_a_variable_that_would_lead_docker_elsewhere_ends_the_program(
 
 
 # --- what may be left in the account (catalog.aws.owned)
-
-ALL_OF_IT: Config = {
-    "cost": {"stop_at": "20:00", "budget": {"usd_per_month": 100, "mail": "ops@example.org"}},
-    "ipv6": True,
-}
-"""Settings of the machine that make everything that can be made."""
 
 
 def test_every_resource_that_is_made_at_aws_is_known_as_a_thing_or_as_a_part_of_one(record: RecordAws) -> None:

@@ -25,19 +25,18 @@ from catalog.images import HAPROXY, VLLM_CPU, VLLM_GPU
 from checks import watchdog
 from components.readiness import capacity_of
 from settings import Model
+from tests.unit import goldens
 
 if TYPE_CHECKING:
     from tests.conftest import Recorded, RecordProgram, Registered
 
 PASSWORD = "random:index/randomPassword:RandomPassword"
 COMMAND = "command:local:Command"
-PROVIDER = "pulumi:providers:docker"
 NETWORK = "docker:index/network:Network"
 CONTAINER = "docker:index/container:Container"
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-GOLDEN = Path(__file__).resolve().parent / "golden"
-STACKS = sorted(path.stem for path in GOLDEN.glob("*.txt"))
+STACKS = goldens.stacks_of("local")
 ENGINE, EDGE = "inference-vllm", "edge-haproxy"
 
 
@@ -85,7 +84,7 @@ def label(container: Registered, name: str) -> str | None:
 
 @pytest.fixture(params=STACKS)
 def stack(request: pytest.FixtureRequest) -> str:
-    """The name of each stack that has a golden list."""
+    """The name of each stack file of this computer."""
     name: str = request.param
     return name
 
@@ -105,23 +104,47 @@ def local(record_program: RecordProgram) -> Recorded:
 # What there is
 
 
-def test_every_stack_file_of_this_computer_has_a_golden_list() -> None:
-    kinds = {
-        path.name.split(".")[1]: (
-            (yaml.safe_load(path.read_text()).get("config") or {}).get("seatable-vllm:machine")
-        )
-        for path in PROJECT.glob("Pulumi.*.yaml")
-    }
-    assert set(STACKS) == {
-        name for name, machine in kinds.items() if (machine or {}).get("kind", "local") == "local"
-    }
+def test_the_stack_asks_for_exactly_what_its_golden_file_says(
+    stack: str, up: Recorded, record_program: RecordProgram, update_goldens: bool
+) -> None:
+    told = goldens.compare(f"{stack}.yaml", up, record_program(stack, preview=True), update=update_goldens)
+    assert not told, told
 
 
-def test_the_stack_asks_for_exactly_the_resources_of_its_golden_list(stack: str, up: Recorded) -> None:
-    # A line that is gone is a resource that is removed; a line that is new beside it is one that is made again
-    # under another name: give it an alias. Where the change is meant, change tests/unit/golden/STACK.txt with it.
-    golden = (GOLDEN / f"{stack}.txt").read_text().splitlines()
-    assert [f"{kind} {name}" for kind, name in up.names] == golden
+CASES: dict[str, tuple[dict[str, str], str]] = {
+    "host": (
+        config(machine={"kind": "host", "ssh": "ubuntu@gpu1.example:2222", "jump": "me@bastion", "gpus": ["0"]}),
+        "gpu",
+    ),
+    "local-tls": (
+        config(
+            domain={"host": "llm.example.com", "tls": "private-ca"},
+            model={"tool_parser": "hermes", "revision": "main"},
+            clients={
+                "seatable": client("198.51.100.10/32", "2001:db8::10/128"),
+                "agents": client("198.51.100.0/28", kind="openai"),
+                "claw": client("127.0.0.3/32", kind="picoclaw"),
+                "archi": client("127.0.0.4/32", kind="archi"),
+            },
+            key_generations={"agents": [1, 2]},
+            ports={"edge": 8443, "loopback": 18080},
+        ),
+        "cpu",
+    ),
+}
+"""Configuration and device of the golden files that belong to no stack file."""
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_no_stack_file_has_is_asked_for_as_its_golden_file_says(
+    case: str, record_program: RecordProgram, update_goldens: bool
+) -> None:
+    settings, device = CASES[case]
+    up, preview = (
+        record_program(case, settings, facts={"device": device}, preview=preview) for preview in (False, True)
+    )
+    told = goldens.compare(f"{case}.yaml", up, preview, update=update_goldens)
+    assert not told, told
 
 
 def test_a_preview_asks_for_the_same_resources_as_an_up(
@@ -176,10 +199,6 @@ def test_every_docker_resource_has_the_machines_own_provider(up: Recorded) -> No
     assert len(found) == 3
     for resource in found:
         assert resource.request.provider == f"{provider.urn}::id-of-machine-docker"
-
-
-def test_the_provider_is_told_its_host_and_no_secret(up: Recorded) -> None:
-    assert up.one("machine-docker").wire == {"host": "unix:///var/run/docker.sock"}
 
 
 def test_every_docker_resource_is_removed_before_another_takes_its_name(up: Recorded) -> None:
@@ -286,10 +305,6 @@ def container(request: pytest.FixtureRequest, up: Recorded) -> Registered:
     return up.one(request.param)
 
 
-def test_there_are_two_containers(up: Recorded) -> None:
-    assert {container.name for container in up.of_type(CONTAINER)} == {ENGINE, EDGE}
-
-
 def test_a_container_comes_back_after_a_crash_and_a_reboot(container: Registered) -> None:
     # vLLM ends with status 0 when its engine dies: `on-failure` would leave it down (vllm.md 0.3).
     assert container.inputs["restart"] == "unless-stopped"
@@ -329,63 +344,6 @@ def test_the_edge_passes_on_to_the_port_that_the_engine_is_published_on(up: Reco
     (port,) = up.one(ENGINE).inputs["ports"]
     (server,) = re.findall(r"^\s*server \S+ (\S+)", released_files(up)["haproxy.cfg"], flags=re.MULTILINE)
     assert server == f"{port['ip']}:{port['external']}"
-
-
-RIGHTS: dict[str, dict[str, object]] = {
-    ENGINE: {
-        "capabilities": {"adds": ["CAP_DAC_OVERRIDE"], "drops": ["ALL"]},
-        "securityOpts": ["no-new-privileges"],
-        "readOnly": True,
-        "tmpfs": {"/tmp": "exec,mode=1777"},
-        "networksAdvanced": [{"name": "seatable-vllm-STACK"}],
-        "ports": [{"ip": "127.0.0.1", "internal": 8000, "external": "PORT"}],
-        "shmSize": 1024,
-        "init": True,
-        "command": ["--config", "/etc/seatable-vllm/vllm/config.yaml"],
-    },
-    EDGE: {
-        # For 0600 files of whoever deploys, the worker's user and signals to it, ports below 1024.
-        "capabilities": {
-            "adds": ["CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SETGID", "CAP_SETUID"],
-            "drops": ["ALL"],
-        },
-        "securityOpts": ["no-new-privileges"],
-        "readOnly": True,
-        "networkMode": "host",
-        "user": "0:0",
-        "stopSignal": "SIGUSR1",
-        "command": ["haproxy", "-W", "-db", "-f", "/etc/seatable-vllm/edge/live/haproxy.cfg"],
-    },
-}
-"""What each container may do and touch: all arguments but those of NO_RIGHTS, which other tests hold up."""
-
-NO_RIGHTS = {"name", "image", "envs", "healthcheck", "labels", "logDriver", "logOpts", "mustRun", "restart",
-             "destroyGraceSeconds", "stopTimeout", "volumes"}  # fmt: skip
-
-
-def test_a_container_has_exactly_the_rights_that_it_needs(stack: str, container: Registered) -> None:
-    # Whatever is new here (a privilege, a namespace of the machine, a device) is a decision.
-    found = {name: value for name, value in container.inputs.items() if name not in NO_RIGHTS}
-    text = json.dumps(RIGHTS[container.name]).replace("STACK", stack)
-    expected = json.loads(text.replace('"PORT"', str({"local": 18000, "second": 18001}[stack])))
-    assert found == expected
-
-
-MOUNTS = {
-    ENGINE: {("models", "/models", True), ("cache", "/cache", False), ("vllm", "/etc/seatable-vllm/vllm", True)},
-    EDGE: {("edge", "/etc/seatable-vllm/edge", True)},
-}
-"""Folders of the data directory, by container: where it sees them, and whether it may only read them."""
-
-
-def test_a_container_sees_its_own_folders_of_the_data_directory_and_writes_to_the_cache_alone(
-    container: Registered,
-) -> None:
-    data = label(container, "seatable-vllm.data-dir")
-    volumes = container.inputs["volumes"]
-    assert {frozenset(volume) for volume in volumes} == {frozenset({"hostPath", "containerPath", "readOnly"})}
-    found = {(volume["hostPath"], volume["containerPath"], volume["readOnly"]) for volume in volumes}
-    assert found == {(f"{data}/{folder}", inside, only) for folder, inside, only in MOUNTS[container.name]}
 
 
 def test_on_a_gpu_the_engine_may_write_inside_its_container_and_has_gpus_and_nothing_else_is_another(
