@@ -16,11 +16,14 @@ the files. A test that had something to write fails all the same: look at the di
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +157,7 @@ def _resource(resource: Registered) -> Described:
             for urn in sorted(resource.request.dependencies, key=_name)
         },
         "inputs": _inputs(resource),
-        "rights": [_text(each, "") for each in RIGHTS.findall(str(opened(resource.wire.get("stdin"))))],
+        "rights": [_text(each, "") for each in RIGHTS.findall("\n".join(_programs(resource)))],
     }
     return {key: value for key, value in told.items() if value}
 
@@ -168,6 +171,15 @@ def _inputs(resource: Registered) -> Described:
     for way in _ways(resource):
         inputs |= {key: value.replace(way, "<ssh> ") for key, value in inputs.items() if isinstance(value, str)}
     return inputs
+
+
+def _programs(resource: Registered) -> Iterator[str]:
+    """The text of a resource's program, and of each file that lies in it in base64."""
+    program = str(opened(resource.wire.get("stdin")))
+    yield program
+    for blob in re.findall(r"[A-Za-z0-9+/]{32,}={0,2}", program):
+        with suppress(binascii.Error, UnicodeDecodeError):
+            yield base64.b64decode(blob, validate=True).decode()
 
 
 def _ways(resource: Registered) -> set[str]:
