@@ -76,7 +76,12 @@ def record(record_program: RecordProgram, home_with_key: Path) -> RecordAws:
             if said is not None:
                 config[key] = said if isinstance(said, str) else json.dumps(said)
         return record_program(
-            stack, config, preview=preview, may_fail=may_fail, environment={"HOME": str(home_with_key)}
+            stack,
+            config,
+            preview=preview,
+            may_fail=may_fail,
+            facts={"device": "gpu"},
+            environment={"HOME": str(home_with_key)},
         )
 
     return run

@@ -132,7 +132,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         "cpu",
     ),
 }
-"""Configuration and device of the golden files that belong to no stack file."""
+"""Configuration and device of the golden files that belong to no stack file; both have a token for the hub too."""
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -140,8 +140,10 @@ def test_what_no_stack_file_has_is_asked_for_as_its_golden_file_says(
     case: str, record_program: RecordProgram, update_goldens: bool
 ) -> None:
     settings, device = CASES[case]
+    secrets = {"seatable-vllm:hugging_face_token": token()}
     up, preview = (
-        record_program(case, settings, facts={"device": device}, preview=preview) for preview in (False, True)
+        record_program(case, settings, secrets=secrets, facts={"device": device}, preview=preview)
+        for preview in (False, True)
     )
     told = goldens.compare(f"{case}.yaml", up, preview, update=update_goldens)
     assert not told, told
