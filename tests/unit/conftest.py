@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def update_goldens(request: pytest.FixtureRequest) -> bool:
     """Whether the golden files are to be written."""
-    wanted: bool = request.config.getoption("--update-goldens")
+    wanted: bool = request.config.getoption("--update-goldens", default=False)
     return wanted
 
 
