@@ -1,10 +1,10 @@
 """Fixtures of the live tier: real Docker, real vLLM, real HAProxy.
 
 `deployment` is one stack that all tests of a session share and leave serving as they found it: clients `seatable`
-(from 127.0.0.1) and `agents` (from 127.0.0.2). `make_stack` is for tests that break things: each call makes
-another stack, not yet up, which is purged when the test ends; `place` (in test_host.py) is a machine. At
-most one engine of a session runs at a time: tests with `deployment` come first, and the shared stack is purged
-before the first of the others.
+(from 127.0.0.1) and `agents` (from 127.0.0.2). After a test that has failed it is put right. `make_stack` is for
+tests that break things: each call makes another stack, not yet up, which is purged when the test ends; `place` (in
+test_host.py) is a machine. At most one engine of a session runs at a time: tests with `deployment` come first, and
+the shared stack is purged before the first of the others.
 
 `scripts/test` runs tests marked `beside` in a session of their own at the same time. Most start no engine, and
 those that do have it in a container that gets less computing time than the others.
@@ -21,6 +21,7 @@ from typing import Any
 import docker
 import pytest
 
+from tests.live.faults_support import serves
 from tests.live.harness import Checkout, Deployment, docker_client
 
 HERE = Path(__file__).resolve().parent
@@ -95,17 +96,23 @@ def checkout(tmp_path_factory: pytest.TempPathFactory, docker_daemon: None) -> C
 class Shared:
     """The stack that most tests use. It comes up when first asked for."""
 
-    def __init__(self, checkout: Checkout) -> None:
-        self._checkout = checkout
+    def __init__(self, checkout: Checkout, session: pytest.Session) -> None:
+        self._checkout, self._session = checkout, session
+        self._failures = 0
+        self._right: dict[str, Any] = {}
         self._deployment: Deployment | None = None
         self._failed: AssertionError | None = None
 
     def get(self) -> Deployment:
-        """The stack, up."""
+        """The stack, up: as it was at first where a test has failed since it was last asked for."""
         if self._failed:
             raise self._failed
+        failed, self._failures = self._session.testsfailed > self._failures, self._session.testsfailed
+        if self._deployment and failed:
+            self._put_right(self._deployment)
         if self._deployment is None:
             self._deployment = Deployment(self._checkout, "shared")
+            self._right = self._deployment.settings
             try:
                 self._deployment.up()
             except AssertionError as error:
@@ -116,6 +123,19 @@ class Shared:
                 raise
         return self._deployment
 
+    def _put_right(self, deployment: Deployment) -> None:
+        """Its file and what is deployed; where that cannot be done, it is removed."""
+        deployment.write(self._right)
+        deployment.forget_outputs()
+        try:
+            if not serves(deployment, deployment.key()):
+                # Whatever is left of the engine, which may hang, is ended by hand.
+                with contextlib.suppress(docker.errors.APIError):
+                    docker_client().containers.get(deployment.engine).kill()
+            deployment.up()
+        except AssertionError:
+            self.release()
+
     def release(self) -> None:
         """Removes it, so that another engine has the memory."""
         deployment, self._deployment = self._deployment, None
@@ -124,8 +144,8 @@ class Shared:
 
 
 @pytest.fixture(scope="session")
-def _shared(checkout: Checkout) -> Iterator[Shared]:
-    shared = Shared(checkout)
+def _shared(checkout: Checkout, request: pytest.FixtureRequest) -> Iterator[Shared]:
+    shared = Shared(checkout, request.session)
     yield shared
     shared.release()
 

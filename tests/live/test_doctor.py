@@ -6,7 +6,6 @@ keeps failing, are in test_failures_explained, whose stack is not needed afterwa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,11 +16,9 @@ from tests.live.harness import Deployment, docker_client, free_ports, wait_until
 
 
 @pytest.fixture
-def stack(deployment: Deployment) -> Iterator[Deployment]:
-    """The shared stack, serving before and after."""
-    yield deployment
-    if not serves(deployment, deployment.key()):
-        deployment.up()
+def stack(deployment: Deployment) -> Deployment:
+    """The shared stack, serving."""
+    return deployment
 
 
 def test_a_stack_that_works_has_no_problem(stack: Deployment) -> None:

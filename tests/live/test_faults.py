@@ -11,13 +11,10 @@ check's patience.
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import re
 import signal
-from collections.abc import Iterator
 
-import docker
 import pytest
 
 from checks.watchdog import MISSES_UNTIL_KILL
@@ -51,14 +48,9 @@ def key(deployment: Deployment) -> str:
 
 
 @pytest.fixture
-def stack(deployment: Deployment, key: str) -> Iterator[Deployment]:
-    """The shared stack, serving before and after."""
-    yield deployment
-    if not serves(deployment, key):
-        # A test has failed. The next ones must not: whatever is left of the engine is ended by hand.
-        with contextlib.suppress(docker.errors.NotFound):
-            docker_client().containers.get(deployment.engine).kill()
-        deployment.up()
+def stack(deployment: Deployment) -> Deployment:
+    """The shared stack, serving."""
+    return deployment
 
 
 def assert_said(outage: Outage, until: float = 0) -> None:
@@ -130,10 +122,9 @@ def test_an_engine_that_hangs_is_back_without_a_hand_though_its_health_route_say
 
 
 def test_an_engine_that_hangs_right_after_its_start_is_back_without_a_hand(stack: Deployment, key: str) -> None:
-    """Before a health check has ever passed, and with no `up` that watches: the last test has restarted it."""
-    if healthy(stack):  # this test was asked for alone, or the last one took its time after that start
-        docker_client().containers.get(stack.engine).restart(timeout=1)
-        wait_until(lambda: serves(stack, key), "an engine that was started again", BACK_SECONDS)
+    """Before a health check has ever passed, and with no `up` that watches."""
+    docker_client().containers.get(stack.engine).restart(timeout=1)
+    wait_until(lambda: serves(stack, key), "an engine that was started again", BACK_SECONDS)
     if healthy(stack):
         pytest.skip("a health check came first, which this test cannot prevent")
     # No client waits for this one longer than for any other; only the health check has one more look to take.
