@@ -39,15 +39,15 @@ def docker(*words: str, text: str | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def registry() -> Iterator[Registry]:
-    """A registry with an image as tag 3, and with what it will be rebuilt to as tag next."""
+    """A registry with an image as tag first, and with what it will be rebuilt to as tag next."""
     with Registry() as served:
         base = obtain(HAPROXY, print)
-        names = [served.name(REPOSITORY, tag) for tag in ("next", "3")]
+        names = {tag: served.name(REPOSITORY, tag) for tag in ("next", "first")}
         try:
-            for name in names:
-                docker("build", "--quiet", "--tag", name, "-", text=f"FROM {base}\nLABEL rebuilt={name[-1]}\n")
+            for tag, name in names.items():
+                docker("build", "--quiet", "--tag", name, "-", text=f"FROM {base}\nLABEL tagged={tag}\n")
                 docker("push", "--quiet", name)
-            docker("rmi", "--force", *names)
+            docker("rmi", "--force", *names.values())
             yield served
         finally:
             mine = [name for each in docker_client().images.list() for name in (*each.tags, *_digests(each))]
@@ -64,7 +64,7 @@ def test_docker_gets_the_newer_image_by_the_digest_in_the_stacks_file(
 ) -> None:
     """Without a stack: a container that stands for the edge's, and the program that the edge's image is had by."""
     name, stack = registry.name(REPOSITORY, "light"), f"t{os.getpid()}-light"
-    registry.move(REPOSITORY, "light", "3")
+    registry.move(REPOSITORY, "light", "first")
     (tmp_path / "Pulumi.yaml").write_text("name: seatable-vllm\n")
     images = {"haproxy": name, "vllm": f"none@sha256:{'0' * 64}"}
     (tmp_path / f"Pulumi.{stack}.yaml").write_text(json.dumps({"config": {"images": images}}))
@@ -80,7 +80,7 @@ def test_docker_gets_the_newer_image_by_the_digest_in_the_stacks_file(
     docker("pull", "--quiet", name)
     docker("create", "--name", f"seatable-vllm-{stack}-edge", name)
     try:
-        old = registry.digest("3")
+        old = registry.digest("first")
         assert f"{name}: nothing newer than {old}" in ask()
         assert stack_settings(stack, tmp_path).images.pulled.haproxy is None
         registry.move(REPOSITORY, "light", "next")
@@ -94,7 +94,7 @@ def test_docker_gets_the_newer_image_by_the_digest_in_the_stacks_file(
             ["bash", "-s"], input=image_program(reference, None), capture_output=True, text=True, check=False
         )
         assert done.stdout.splitlines()[-1] == reference, done.stderr
-        assert docker("image", "inspect", "--format", "{{.Config.Labels.rebuilt}}", reference) == "t"
+        assert docker("image", "inspect", "--format", "{{.Config.Labels.tagged}}", reference) == "next"
         registry.answers = False
         with pytest.raises(CommandError, match="without --pull"):
             ask()
@@ -108,16 +108,19 @@ def stack(registry: Registry, _shared: Shared) -> Iterator[Deployment]:
     """The shared stack, its edge's image from the registry until the last test here has ended."""
     shared = _shared.get()
     before = shared.settings.get("images")
+    registry.move(REPOSITORY, "3", "first")
     shared.configure(images={"haproxy": registry.name(REPOSITORY, "3")})
-    shared.up()
-    yield shared
-    shared.configure(images=before)
-    shared.up()
+    try:
+        shared.up()
+        yield shared
+    finally:
+        shared.configure(images=before)
+        shared.up()
 
 
-def rebuilt(stack: Deployment) -> str:
+def tagged(stack: Deployment) -> str:
     """Which of the two images the edge runs on."""
-    return str(docker_client().containers.get(stack.edge).image.labels["rebuilt"])
+    return str(docker_client().containers.get(stack.edge).image.labels["tagged"])
 
 
 def up(stack: Deployment, *words: str) -> subprocess.CompletedProcess[str]:
@@ -136,7 +139,7 @@ def test_a_newer_image_is_taken_when_it_is_asked_for_and_once(stack: Deployment,
     assert done.returncode == 0, done.stderr
     new = registry.digest("next")
     assert f"{name}: newer, {old} -> {new} (in Pulumi.{stack.stack}.yaml as images.pulled.haproxy" in done.stderr
-    assert rebuilt(stack) == "t"
+    assert tagged(stack) == "next"
     assert stack.container(stack.engine) == before[stack.engine]
     assert stack.ask("GET", "/v1/models", key=stack.key()).status == 200
     after = stack.containers()
@@ -146,7 +149,7 @@ def test_a_newer_image_is_taken_when_it_is_asked_for_and_once(stack: Deployment,
     # The way back that it names.
     stack.configure(images={"haproxy": name, "pulled": {"haproxy": f"{name}@{old}"}})
     stack.up()
-    assert rebuilt(stack) == "3"
+    assert tagged(stack) == "first"
 
 
 def test_a_registry_that_does_not_answer_ends_up_before_anything_is_changed(
