@@ -1,8 +1,8 @@
 """Every way in which `scripts/up` can fail ends with a failure status and with its own cause in plain words, last.
 
-All rows fail on one stack, one after the other, and what each leaves behind is what the next one begins with. At
-the end the stack's file is right, and `up` has to take over whatever is there. (`scripts/test` runs those that end
-before an engine is made in a process of their own, so on another stack: they leave nothing behind.)
+All rows fail on one stack, one after the other, and each begins with whatever is left by those before it, if by
+any. At the end the stack's file is right, and `up` has to take over whatever is there. (`scripts/test` runs those
+that end before an engine is made in a process of their own, so on another stack: they leave nothing behind.)
 
 What this does not prove: failures that only a GPU has, a gated model and an unknown one on a hub that can be
 reached (here the hub may well be out of reach, which is a row of its own), Docker's own disk being full, and the
@@ -30,6 +30,7 @@ from tests.live.conftest import Shared
 from tests.live.faults_support import (
     assert_explained,
     assert_refused,
+    container_exists,
     doctor,
     end_of,
     listener,
@@ -300,7 +301,7 @@ def weights(stack: Deployment) -> Path:
     folder = stack.data_dir / "models" / MODEL
     if not folder.exists():
         settings = stack.settings
-        stack.configure(model={"extra_args": {"no-such-option": 1}})
+        stack.configure(model={"tool_parser": "mistral"})  # what only vLLM itself refuses, so after the weights
         stack.up(passes=False)
         stack.write(settings)
     return folder
@@ -395,7 +396,7 @@ def test_after_all_of_these_the_right_settings_bring_the_same_stack_up(
 
 
 def test_an_engine_that_was_stopped_and_one_that_keeps_failing_are_told_apart_by_doctor(stack: Deployment) -> None:
-    """The engine is left stopped, which is what the next test begins with."""
+    stack.up()
     engine = docker_client().containers.get(stack.engine)
     engine.stop(timeout=1)
     told = problems(doctor(stack))
@@ -422,6 +423,8 @@ def test_an_engine_that_was_stopped_and_one_that_keeps_failing_are_told_apart_by
 def test_a_port_taken_while_the_stack_was_stopped_is_named_with_its_setting(stack: Deployment) -> None:
     """The machine was found ready long ago, and its ports were free then."""
     client = docker_client()
+    if not all(map(container_exists, (stack.edge, stack.engine))):
+        stack.up()
     for port, name in (("edge", stack.edge), ("engine", stack.engine)):
         client.containers.get(name).stop(timeout=1)
         with listener(stack.settings["ports"][port]):
