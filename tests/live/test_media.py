@@ -130,8 +130,10 @@ class Engine:
         return self.ask(chat(*parts))
 
     def lives(self) -> bool:
-        """Whether it answers a request with a picture; nothing starts it again."""
-        return self.look_at(picture(data_url(png(40, 30)))).status == http.client.OK
+        """Whether it answers a request with a picture."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return self.look_at(picture(data_url(png(40, 30)))).status == http.client.OK
+        return False
 
     def url(self, path: str = "/picture", host: str = ALLOWED, scheme: str = "http") -> str:
         """An address of the listener."""
@@ -184,7 +186,7 @@ def listener(_shared: Shared) -> Iterator[Listener]:
 
 
 @pytest.fixture(scope="module")
-def engine(listener: Listener, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def started(listener: Listener, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """Once it answers."""
     folder = tmp_path_factory.mktemp("pictures")
     write_model(folder / "models" / MODEL)
@@ -194,13 +196,22 @@ def engine(listener: Listener, tmp_path_factory: pytest.TempPathFactory) -> Iter
     file.write_text(configuration())
     file.chmod(0o600)
     (port,) = free_ports(1)
-    started = Engine(f"seatable-vllm-pictures-{port}", port, listener)
+    engine = Engine(f"seatable-vllm-pictures-{port}", port, listener)
     try:
-        subprocess.run(_run(started, folder), capture_output=True, check=True)
-        wait_until(lambda: _answers(started), "the engine answers", START_SECONDS)
-        yield started
+        subprocess.run(_run(engine, folder), capture_output=True, check=True)
+        wait_until(lambda: _answers(engine), "the engine answers", START_SECONDS)
+        yield engine
     finally:
-        subprocess.run(["docker", "rm", "-f", started.container], capture_output=True, check=False)
+        subprocess.run(["docker", "rm", "-f", engine.container], capture_output=True, check=False)
+
+
+@pytest.fixture
+def engine(started: Engine) -> Engine:
+    """One that answers: where a test has ended it, it is started again."""
+    if not started.lives():
+        docker_client().containers.get(started.container).restart(timeout=1)
+        wait_until(lambda: _answers(started), "the engine answers again", START_SECONDS)
+    return started
 
 
 def _run(engine: Engine, folder: Path) -> list[str]:
