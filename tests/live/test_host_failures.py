@@ -469,10 +469,15 @@ def test_an_sshd_that_forwards_nothing_is_named_with_its_options(host: FailingHo
     """Everything else is there, the weights too, so nothing else is complained of."""
     host.stack.configure(images={"vllm": HAPROXY.made})
     host.machine.give_model(MODEL)
-    with told_to_sshd("DisableForwarding yes")(host):
-        done = host.up()
-    assert_explained(done, "sshd there does not forward", "DisableForwarding no")
-    assert host.stack.engine not in host.machine.run(NAMES)
+    try:
+        with told_to_sshd("DisableForwarding yes")(host):
+            done = host.up()
+        assert_explained(done, "sshd there does not forward", "DisableForwarding no")
+        assert host.stack.engine not in host.machine.run(NAMES)
+    finally:
+        # With weights, others would get as far as an engine.
+        host.machine.as_root(f"rm -rf /home/{USER}/.cache/seatable-vllm")
+        host.stack.checkout.run("down", host.stack.stack, "--purge")
 
 
 # --- and of a stack that never was up
