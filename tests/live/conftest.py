@@ -128,10 +128,14 @@ class Shared:
         deployment.write(self._right)
         deployment.forget_outputs()
         try:
-            if not serves(deployment, deployment.key()):
-                # Whatever is left of the engine, which may hang, is ended by hand.
-                with contextlib.suppress(docker.errors.APIError):
-                    docker_client().containers.get(deployment.engine).kill()
+            well = serves(deployment, deployment.key())
+        except (AssertionError, KeyError):  # it has no outputs, or not this client
+            well = False
+        if not well:
+            # Whatever is left of the engine, which may hang, is ended by hand.
+            with contextlib.suppress(docker.errors.APIError):
+                docker_client().containers.get(deployment.engine).kill()
+        try:
             deployment.up()
         except AssertionError:
             self.release()
