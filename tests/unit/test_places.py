@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import docker
 import pytest
+import requests
 
 from components.machine import reach
 from components.machine.machine import DATA_LABEL, OWNER_LABEL
 from components.machine.reach import identity_of
 from components.machine.ssh import ssh_of
+from rehearsal.errors import RehearsalError
 from scripts.commands import places
 from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Known
@@ -89,6 +92,103 @@ def test_what_a_program_there_prints_is_shown_and_is_its_failure_whatever_bytes_
     fake_command.add("ssh", "cat >/dev/null; echo the cause >&2; exit 3")
     with pytest.raises(CommandError, match="the cause"):
         host.run("true", said.append)
+
+
+def test_a_question_runs_in_the_machines_python_and_its_answer_is_no_failure_whatever_it_is(
+    host: Host, fake_command: FakeCommand, tmp_path: Path
+) -> None:
+    fake_command.add("ssh", 'cd /; echo "asked in $OLDPWD"; exec sh -c "${!#}"')
+    done = host.ask("import sys; print('caf\\N{LATIN SMALL LETTER E WITH ACUTE}'); sys.exit('why')", 60)
+    assert (done.returncode, done.stderr) == (1, "why\n")
+    assert done.stdout == f"asked in {tmp_path}\ncaf\N{LATIN SMALL LETTER E WITH ACUTE}\n"
+
+
+def test_a_question_that_is_not_answered_in_its_time_is_given_up(host: Host, fake_command: FakeCommand) -> None:
+    fake_command.add("ssh", "exec /bin/sleep 9")
+    with pytest.raises(subprocess.TimeoutExpired):
+        host.ask("", 0.1)
+
+
+TUNNEL = """
+for word; do case $word in 127.0.0.1:*) port=$word;; *docker.sock:*) sock=${word%%:*};; esac; done
+echo "$port" > PORT
+touch "$sock"
+exec cat
+"""
+"""An `ssh` that forwards nothing, and makes the file by which the real one shows that it does."""
+
+
+class Client:
+    """A client of Docker that fails as it is told to."""
+
+    def __init__(self, base_url: str, timeout: int) -> None:
+        self.base_url, self.timeout = base_url, timeout
+
+    def ping(self) -> None:
+        if CLIENT_FAILS:
+            raise CLIENT_FAILS[0]
+
+
+CLIENT_FAILS: list[Exception] = []
+GONE = [docker.errors.DockerException("cut"), requests.ConnectionError("cut")]
+
+
+@pytest.fixture
+def tunnelled(host: Host, fake_command: FakeCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
+    fake_command.add("ssh", TUNNEL.replace("PORT", str(tmp_path / "port")))
+    monkeypatch.setattr(docker, "DockerClient", Client)
+    CLIENT_FAILS.clear()
+    return host
+
+
+def test_the_machines_docker_and_a_port_of_it_are_brought_here_until_they_are_no_longer_needed(
+    tunnelled: Host, tmp_path: Path
+) -> None:
+    with tunnelled.forwarded(8080) as (url, port):
+        socket = Path(url.removeprefix("unix://"))
+        assert socket.exists()
+        assert (tmp_path / "port").read_text() == f"127.0.0.1:{port}:127.0.0.1:8080\n"
+    assert not socket.parent.exists()
+    with tunnelled.forwarded() as (_, port):
+        assert port is None
+        assert (tmp_path / "port").read_text() == "\n"
+
+
+def test_a_tunnel_that_is_refused_is_told_in_the_last_words_of_ssh(host: Host, fake_command: FakeCommand) -> None:
+    for says, told in (("echo banner; echo refused >&2", "refused"), ("true", "ssh gives no reason")):
+        fake_command.add("ssh", f"{says}; exit 255")
+        with (
+            pytest.raises(RehearsalError, match=rf"cause: no tunnel to the machine's Docker: {told}\n"),
+            host.forwarded(),
+        ):
+            pass
+
+
+def test_what_is_on_a_machines_docker_is_seen_through_the_tunnel(tunnelled: Host) -> None:
+    with tunnelled.docker() as here:
+        assert here is not None
+        assert (here.stack, here.data, here.by_place, here.owner) == ("gpu1", "/srv/data", False, None)
+        client: Any = here.client
+        assert client.base_url.endswith("/docker.sock")
+        assert client.timeout == 120, "the SDK's own minute is too short for a machine under load"
+
+
+@pytest.mark.parametrize("error", GONE)
+def test_a_docker_that_does_not_answer_is_left_to_the_program_and_one_that_is_lost_later_is_a_failure(
+    error: Exception, tunnelled: Host
+) -> None:
+    def lose(here: DockerState | None) -> None:
+        assert here
+        raise error
+
+    with (
+        pytest.raises(CommandError, match=r"Docker on ubuntu@gpu1 was reached, and now: cut"),
+        tunnelled.docker() as here,
+    ):
+        lose(here)
+    CLIENT_FAILS.append(error)
+    with tunnelled.docker() as here:
+        assert here is None
 
 
 class Machine:
@@ -168,10 +268,15 @@ def test_only_the_replaced_machines_key_is_forgotten(tmp_path: Path, monkeypatch
     monkeypatch.setattr(places, "PROJECT", tmp_path)
     known = tmp_path / ".state" / "gpu1" / "known_hosts"
     known.parent.mkdir(parents=True)
-    known.write_text("gpu1 ssh-ed25519 AAAA\nbastion ssh-ed25519 BBBB\ngpu1 ssh-rsa CCCC\n")
+    known.write_text(
+        "gpu1 ssh-ed25519 AAAA\nbastion ssh-ed25519 gpu1\n|1|hashed ssh-rsa DDDD\ngpu1 ssh-rsa CCCC\n"
+    )
     way = ssh_of(HostMachine(ssh="ubuntu@gpu1", jump="me@bastion"), "gpu1")
     Host("gpu1", way, "/srv/data").forget_host_key()
-    assert known.read_text() == "bastion ssh-ed25519 BBBB\n"
+    assert known.read_text() == "bastion ssh-ed25519 gpu1\n"
+    known.unlink()
+    Host("gpu1", way, "/srv/data").forget_host_key()
+    assert not known.exists()
 
 
 def test_a_machine_that_does_not_say_which_one_it_is_ends_an_up() -> None:
