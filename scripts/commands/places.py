@@ -111,7 +111,7 @@ class Host:
     def ask(self, program: str, seconds: float) -> subprocess.CompletedProcess[str]:
         """Runs a Python program there that prints what it sees; whatever comes of it. seconds: patience."""
         return subprocess.run(
-            ["sh", "-c", self._ssh.command(PYTHON)],
+            ["sh", "-c", f"exec {self._ssh.command(PYTHON)}"],  # so that the patience ends ssh, and not a shell
             cwd=PROJECT,
             input=program,
             capture_output=True,

@@ -103,10 +103,13 @@ def test_a_question_runs_in_the_machines_python_and_its_answer_is_no_failure_wha
     assert done.stdout == f"asked in {tmp_path}\ncaf\N{LATIN SMALL LETTER E WITH ACUTE}\n"
 
 
-def test_a_question_that_is_not_answered_in_its_time_is_given_up(host: Host, fake_command: FakeCommand) -> None:
-    fake_command.add("ssh", "exec /bin/sleep 9")
+def test_a_question_that_is_not_answered_in_its_time_is_given_up_and_no_ssh_is_left(
+    host: Host, fake_command: FakeCommand, tmp_path: Path
+) -> None:
+    fake_command.add("ssh", f"echo $$ > {tmp_path}/process; exec /bin/sleep 9")
     with pytest.raises(subprocess.TimeoutExpired):
-        host.ask("", 0.1)
+        host.ask("", 2)
+    assert not Path("/proc", (tmp_path / "process").read_text().strip()).exists()
 
 
 TUNNEL = """
