@@ -20,7 +20,6 @@ FOLDER = PROJECT / ".pulumi-cli"
 
 _INSTALLER = """
 import sys
-import tempfile
 from pulumi.automation import PulumiCommand
 PulumiCommand.install(root=sys.argv[1])
 """
@@ -51,6 +50,7 @@ def _install() -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
     except subprocess.TimeoutExpired:
+        shutil.rmtree(FOLDER, ignore_errors=True)  # a CLI that is there in part would be taken by the next run
         return f"its download took more than {INSTALL_SECONDS} s"
     if done.returncode == 0:
         return None
