@@ -27,6 +27,7 @@ QUOTA = "VcpuLimitExceeded"
 WORDS: Mapping[str, str] = {
     NO_ROOM: "We currently do not have sufficient g6.xlarge capacity in the Availability Zone you requested",
     NOT_SOLD: "Your requested instance type (g6.xlarge) is not supported in your requested Availability Zone",
+    "MaxSpotInstanceCountExceeded": "Max spot instance count exceeded",
     QUOTA: "You have requested more vCPU capacity than your current vCPU limit of 8 allows for",
 }
 
@@ -291,6 +292,17 @@ def test_a_quota_ends_with_the_request_to_paste(project: Path) -> None:
     assert (
         "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-DB2E81BA "
         "--desired-value 12 --region us-east-1"
+    ) in str(seen.value).splitlines()
+
+
+def test_the_quota_of_spot_machines_is_another_one(project: Path) -> None:
+    code = "MaxSpotInstanceCountExceeded"
+    deploy = Deployment(project, {"a": code})
+    with pytest.raises(CommandError) as seen:
+        deploy_somewhere(stack(project), deploy, lambda _: None)
+    assert (
+        "aws service-quotas request-service-quota-increase --service-code ec2 --quota-code L-3819A6DF "
+        "--desired-value 4 --region us-east-1"
     ) in str(seen.value).splitlines()
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from scripts.commands import output
+from scripts.commands.errors import CommandError
 
 OUTPUTS: dict[str, Any] = {
     "lines": "a\nb\n",
@@ -60,3 +61,30 @@ def test_one_output_is_printed_as_pulumi_prints_it(
 ) -> None:
     assert output.main([name]) == 0
     assert capsys.readouterr().out == printed
+
+
+def test_a_word_is_a_stack_where_there_is_one_of_that_name_and_else_an_output_of_the_stack_local(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def outputs_of(stack: str) -> dict[str, Any]:
+        asked.append(stack)
+        return OUTPUTS
+
+    monkeypatch.setattr(output, "outputs_of", outputs_of)
+    for words, printed in (([], TABLE), (["second"], TABLE), (["k"], "kkk\n"), (["prod", "k"], "kkk\n")):
+        output.main([*words, "--show-secrets"])
+        assert capsys.readouterr().out == printed
+    assert asked == ["local", "second", "local", "prod"]
+    with pytest.raises(CommandError, match="give a stack, the name of an output, or both"):
+        output.main(["local", "k", "n"])
+    with pytest.raises(CommandError, match=r"second has no output 'kk'; it has: lines, k, "):
+        output.main(["second", "kk"])
+
+
+def test_json_is_sorted_indented_and_leaves_letters_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    output.main(["map", "--json"])
+    assert capsys.readouterr().out == (
+        '{\n  "a": "<x&y>",\n  "b": [\n    1,\n    true,\n    null,\n    2.5\n  ],\n  "ü": "é"\n}\n'
+    )
