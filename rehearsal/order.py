@@ -209,8 +209,8 @@ def _direct(seen: _Seen, name: str) -> set[str]:
     for dependency in request.propertyDependencies.values():
         urns |= {*dependency.urns}
     urns |= {each.rpartition("::")[0] for each in (request.provider, *request.providers.values())}
-    named = _known(seen, urns)
-    return named | _members(seen, named) - {name} | _known(seen, [request.parent])
+    # Whoever waits for a component names what is in it: Pulumi itself puts that in its place.
+    return _known(seen, [*urns, request.parent])
 
 
 def _of_question(seen: _Seen, name: str) -> set[str]:
@@ -220,19 +220,6 @@ def _of_question(seen: _Seen, name: str) -> set[str]:
 
 def _known(seen: _Seen, urns: Iterable[str]) -> set[str]:
     return {urn.rpartition("::")[2] for urn in urns} & seen.resources.keys()
-
-
-def _members(seen: _Seen, names: Iterable[str]) -> set[str]:
-    """Everything inside the components among these: whoever waits for a component waits for what is in it."""
-    found, waiting = set[str](), [name for name in names if not seen.resources[name].custom]
-    while waiting:
-        parent = waiting.pop()
-        inside = {
-            each for each, request in seen.resources.items() if request.parent.endswith(f"::{parent}")
-        } - found
-        found |= inside
-        waiting += inside
-    return found
 
 
 def _is_held_up(name: str, seen: _Seen, without: _Seen) -> bool:
