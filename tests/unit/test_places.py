@@ -22,6 +22,7 @@ from components.machine import reach
 from components.machine.machine import DATA_LABEL, OWNER_LABEL
 from components.machine.reach import identity_of
 from components.machine.ssh import ssh_of
+from rehearsal import forward
 from rehearsal.errors import RehearsalError
 from scripts.commands import places
 from scripts.commands.docker_state import DockerState
@@ -157,7 +158,10 @@ def test_the_machines_docker_and_a_port_of_it_are_brought_here_until_they_are_no
         assert (tmp_path / "port").read_text() == "\n"
 
 
-def test_a_tunnel_that_is_refused_is_told_in_the_last_words_of_ssh(host: Host, fake_command: FakeCommand) -> None:
+def test_a_tunnel_that_is_refused_is_told_at_once_in_the_last_words_of_ssh(
+    host: Host, fake_command: FakeCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "OPEN_SECONDS", 3600)
     for says, told in (("echo banner; echo refused >&2", "refused"), ("true", "ssh gives no reason")):
         fake_command.add("ssh", f"{says}; exit 255")
         with (
@@ -165,6 +169,16 @@ def test_a_tunnel_that_is_refused_is_told_in_the_last_words_of_ssh(host: Host, f
             host.forwarded(),
         ):
             pass
+
+
+def test_a_tunnel_that_does_not_open_in_its_time_is_given_up_and_no_ssh_is_left(
+    host: Host, fake_command: FakeCommand, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(forward, "OPEN_SECONDS", 1)
+    fake_command.add("ssh", f"echo $$ > {tmp_path}/process; echo connecting; exec cat")
+    with pytest.raises(RehearsalError, match="no tunnel to the machine's Docker: connecting"), host.forwarded():
+        pass
+    assert not Path("/proc", (tmp_path / "process").read_text().strip()).exists()
 
 
 def test_what_is_on_a_machines_docker_is_seen_through_the_tunnel(tunnelled: Host) -> None:

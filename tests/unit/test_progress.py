@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,3 +208,31 @@ def test_the_words_of_a_resource_whose_beginning_nobody_reports_are_what_is_bein
     seen.clock.now = 12
     seen.progress.look()
     assert seen.lines() == ["12 s: readiness-gate: waiting for the engine, 20 s"]
+
+
+def test_on_a_terminal_the_step_is_redrawn_twice_a_second_and_what_has_ended_stays(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redrawn: list[tuple[float, str]] = []
+    monkeypatch.setattr(Terminal, "redraws", True)
+    seen = Seen(capsys)
+    step = SimpleNamespace(say=lambda text: redrawn.append((seen.clock.now, text)))
+    seen.clock.now = 100
+    seen.progress = Progress(Terminal(), step, seen.clock)
+    seen.following = Following(seen.progress)
+    seen.step("resourcePreEvent", "machine")
+    for name in "bcde":
+        seen.step("resourcePreEvent", name)
+    for seen.clock.now in (100.4, 100.5, 100.9, 101):
+        seen.following.look()
+    seen.clock.now = 102
+    seen.step("resOutputsEvent", "machine")
+    seen.progress.finish()
+    five = "machine creating ({0} s), b creating ({0} s), c creating ({0} s), d creating ({0} s) and 1 more"
+    four = "b creating (2 s), c creating (2 s), d creating (2 s), e creating (2 s)"
+    assert redrawn == [
+        (100.5, f"0 done; {five.format(0)}"),
+        (101, f"0 done; {five.format(1)}"),
+        (102, f"1 done; {four}"),
+    ]
+    assert seen.lines() == ["machine created (2 s)"]

@@ -195,6 +195,10 @@ def test_a_patience_that_is_none_is_refused(
     assert f"{seconds!r} is no whole number of seconds from 1 on" in capsys.readouterr().err
 
 
+def test_a_patience_is_a_whole_number_of_seconds_from_one_on() -> None:
+    assert [up._options([f"--patience={seconds}"]).patience for seconds in ("1", "90")] == [1, 90]
+
+
 # The state, and the last question
 
 
