@@ -96,7 +96,7 @@ def _editor(text: str) -> YAML:
     editor.preserve_quotes = True
     editor.width = 4096
     if re.search(r"^( *)[^ #\n][^\n]*:[ ]*\n\1  - ", text, re.MULTILINE):
-        editor.indent(mapping=2, sequence=4, offset=2)
+        editor.indent(sequence=4, offset=2)
     return editor
 
 
