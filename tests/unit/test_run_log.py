@@ -12,6 +12,7 @@ import secrets
 import shutil
 import string
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,19 @@ def test_what_only_looks_like_a_key_stays_readable() -> None:
         "i-0123456789abcdef0 in eu-central-1a",
     ):
         assert cleaned(text) == text
+
+
+def test_each_line_of_a_log_begins_with_the_seconds_since_the_runs_beginning(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([500.0, 500.0, 501.25, 4100.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    log = RunLog("s", "up", project)
+    for text in ("begins", "two\nlines\n", "ends  "):
+        log.write(text)
+    assert log.path.read_text() == "    0.0  begins\n    1.2  two\nlines\n 3600.0  ends\n", "before it is closed"
+    log.close()
+    assert log.path.name.endswith("Z-up.log")
 
 
 def test_the_last_ten_logs_are_kept_and_closed_to_others(project: Path) -> None:

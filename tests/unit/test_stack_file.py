@@ -197,3 +197,42 @@ def test_the_long_form_of_a_key_is_edited_where_it_is(project: Path) -> None:
     write(project, "config:\n  seatable-vllm:config:ports: {edge: 8090}\n")
     set_in_stack_file("s", ("ports", "engine"), 18010, project)
     assert read_twice(project)[1].ports.engine == 18010
+
+
+def test_what_a_command_does_not_write_stays_as_it_is_letter_for_letter_and_so_do_the_files_rights(
+    project: Path,
+) -> None:
+    long = " ".join(f"word{number}" for number in range(60))
+    lines = [
+        "config:",
+        "  # who",
+        '  seatable-vllm:model: {"name": "o/m", \'revision\': "main"} # as tried',
+        "  seatable-vllm:ports:",
+        "    # the door",
+        "    edge: 0x1F9A",
+        f'  aws:profile: "{long}"',
+        f"  aws:region: {long}",
+        "  seatable-vllm:clients:",
+        "    a:",
+        "      kind: openai",
+        "      cidrs:",
+        "      - 127.0.0.1/32",
+    ]
+    write(project, "\n".join(lines) + "\n")
+    file = project / "Pulumi.s.yaml"
+    file.chmod(0o640)
+    set_in_stack_file("s", ("ports", "engine"), 18010, project)
+    set_in_stack_file("s", ("ports", "engine"), 18011, project)
+    assert file.read_text().splitlines() == [*lines[:6], "    engine: 18011", *lines[6:]]
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert sorted(path.name for path in project.iterdir()) == ["Pulumi.s.yaml", "Pulumi.yaml"]
+    set_in_stack_file("s", ("ports", "engine"), None, project)
+    set_in_stack_file("s", ("ports", "engine"), None, project)
+    assert file.read_text().splitlines() == lines
+
+
+def test_a_setting_that_the_file_does_not_have_yet_is_made(project: Path) -> None:
+    for empty in ("", "config:\n", "config: {}\n"):
+        write(project, empty)
+        set_in_stack_file("s", ("machine", "placed", "zone"), "a", project)
+        assert stack_config("s", project) == {"seatable-vllm:machine": '{"placed": {"zone": "a"}}'}
