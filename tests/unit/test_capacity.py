@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from scripts.commands.aws import Aws
 from scripts.commands.capacity import NoCapacity, Refused, candidates, deploy_somewhere, walk
 from scripts.commands.errors import CommandError
 from scripts.commands.failure_text import last_lines
@@ -470,3 +473,38 @@ def test_what_aws_does_not_have_is_left_to_the_programs_look_at_the_account(
     with pytest.raises(CommandError, match="the preflight's own"):
         deploy_somewhere(stack(project, file), look, lambda _: None)
     assert text(project) == file
+
+
+def matching(rows: list[dict[str, str]], filters: list[dict[str, Any]], names: Mapping[str, str]) -> Any:
+    """The rows that EC2 gives for filters; one that it does not know is an error there, and here."""
+    return [row for row in rows if all(row[names[each["Name"]]] in each["Values"] for each in filters)]
+
+
+def test_a_type_is_offered_in_the_regions_own_zones_that_are_open() -> None:
+    """By hand, as moto looks at no filter of zones."""
+    zones = [
+        {"ZoneName": name, "State": state, "ZoneType": kind}
+        for name, state, kind in (
+            ("us-east-1c", "available", "availability-zone"),
+            ("us-east-1a", "available", "availability-zone"),
+            ("us-east-1b", "unavailable", "availability-zone"),
+            ("us-east-1d", "available", "availability-zone"),
+            ("us-east-1-bos-1a", "available", "local-zone"),
+        )
+    ]
+    sold = ("us-east-1a", "us-east-1b", "us-east-1c", "us-east-1-bos-1a")
+    offers = [{"InstanceType": "g6.xlarge", "Location": zone} for zone in sold]
+    offers.append({"InstanceType": "g5.xlarge", "Location": "us-east-1d"})
+
+    def offered(LocationType: str, Filters: list[dict[str, Any]]) -> Any:  # noqa: N803 - EC2's names
+        assert LocationType == "availability-zone", "else places are regions, or ids of zones"
+        return {"InstanceTypeOfferings": matching(offers, Filters, {"instance-type": "InstanceType"})}
+
+    names = {"zone-type": "ZoneType", "state": "State"}
+    aws = Aws("us-east-1")
+    aws.__dict__["ec2"] = SimpleNamespace(
+        describe_availability_zones=lambda Filters: {"AvailabilityZones": matching(zones, Filters, names)},  # noqa: N803
+        describe_instance_type_offerings=offered,
+    )
+    assert aws.zones_with("g6.xlarge") == ["us-east-1a", "us-east-1c"]
+    assert aws.zones_with("g5.xlarge") == ["us-east-1d"]
