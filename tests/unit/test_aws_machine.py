@@ -24,7 +24,7 @@ from scripts.commands import aws_account, doctor
 from scripts.commands.aws import AwsStack
 from scripts.commands.aws_account import on_aws
 from scripts.commands.stacks import stack_settings
-from settings import AwsMachine
+from settings import AwsMachine, parse
 from tests.unit.aws_support import REGION, account, again, make_instance, stack
 
 ADMIN, CLIENT, EIP, NAME = "203.0.113.7/32", "198.51.100.0/24", "192.0.2.10", "i-0a"
@@ -315,3 +315,26 @@ def test_a_way_that_fails_names_no_setting_that_a_machine_on_aws_does_not_have(
     assert cause in told
     assert change in told
     assert "machine.ssh " not in told.replace("machine.ssh_key", "")
+
+
+@pytest.mark.parametrize("found", [{"address": EIP}, None, OSError("no backend")])
+def test_the_account_is_asked_for_what_the_stacks_file_wants_and_the_address_that_its_state_has(
+    found: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def place_of(_: str) -> Any:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(aws_account, "place_of", place_of)
+    cost = {"stop_at": "19:00", "time_zone": "Europe/Berlin", "idle_stop_minutes": 60, "live_hours": 8}
+    own = {"kind": "aws", "instance_types": ["g6.xlarge"], "admin_cidrs": [ADMIN]}
+    clients = {"a": {"kind": "openai", "cidrs": [CLIENT]}, "b": {"kind": "openai", "cidrs": ["8.8.8.8/32"]}}
+    domain = {"host": "h.example.com", "tls": "private-ca"}
+    address = EIP if isinstance(found, dict) else None
+    settings = parse({"machine": {**own, "cost": cost}, "clients": clients, "domain": domain})
+    assert isinstance(settings.machine, AwsMachine)
+    assert aws_account._wanted("gpu", settings, settings.machine, REGION) == {
+        "stack": "gpu", "region": REGION, "address": address,
+        "doors": {settings.ports.edge: [CLIENT, "8.8.8.8/32"], 22: [ADMIN]}, **cost,
+    }  # fmt: skip

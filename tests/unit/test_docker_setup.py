@@ -57,11 +57,15 @@ def computer(fake_command: FakeCommand, tmp_path: Path, monkeypatch: pytest.Monk
     return found
 
 
-def test_a_docker_that_answers_is_taken_and_what_is_started_later_asks_the_same_one(computer: Computer) -> None:
+def test_a_docker_that_answers_is_taken_and_what_is_started_later_asks_the_same_one(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "default")
     computer.fake.add("docker", "[ $DOCKER_HOST = unix:///run/user/1000/docker.sock ]")
     computer.at(OTHER)
     assert ensure_docker(Terminal()) == "unix:///run/user/1000/docker.sock"
     assert os.environ["DOCKER_HOST"] == "unix:///run/user/1000/docker.sock"
+    assert "DOCKER_CONTEXT" not in os.environ, "it would win"
     assert computer.fake.calls == [["docker", "info", "--format", "{{.ServerVersion}}"]]
 
 

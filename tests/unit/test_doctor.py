@@ -508,3 +508,28 @@ def test_the_machine_program_gets_this_computers_docker_and_no_context(
     monkeypatch.setenv("DOCKER_CONTEXT", "default")
     assert doctor.run_on_machine("s", parse({}), "text ").stdout == "text unix:///run/user/1000/docker.sock none\n"
     assert os.environ["DOCKER_CONTEXT"] == "default"
+
+
+def test_the_machine_is_asked_for_the_stacks_containers_ports_folder_and_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    orders: list[Any] = []
+
+    def on_machine(*_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 1, "", "no python3")
+
+    monkeypatch.setattr(doctor, "facts_program", lambda order: orders.append(json.loads(order)))
+    monkeypatch.setattr(doctor, "run_on_machine", on_machine)
+    ports = {"engine": 18001, "edge": 8091, "loopback": 8092}
+    settings = parse({"ports": ports, "machine": {"kind": "local", "data_dir": "/srv/mine"}})
+    list(doctor._machine("s", settings, "https://llm.example.com:8091/v1"))
+    assert orders == [
+        {
+            "containers": {"engine": "seatable-vllm-s-engine", "edge": "seatable-vllm-s-edge"},
+            "ports": ports,
+            "data_dir": "/srv/mine",
+            "model": settings.model.name,
+            "edge_url": "https://127.0.0.1:8091/",
+            "loopback_url": "http://127.0.0.1:8092/",
+        }
+    ]
