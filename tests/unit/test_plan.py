@@ -155,6 +155,14 @@ def test_a_folder_is_read_where_it_lies(tmp_path: Path, capsys: pytest.CaptureFi
     assert found["tool_parser"] == "hermes"
 
 
+def test_the_weights_of_a_folder_that_are_not_there_yet_are_those_of_its_index(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(INDEX))
+    assert find(str(tmp_path)).shape.weights_bytes == 16381470720
+    (tmp_path / "model-1.safetensors").write_bytes(b"x" * 7)
+    assert find(str(tmp_path)).shape.weights_bytes == 7
+
+
 def test_a_model_of_the_hub_is_read_by_its_config_and_index(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.replies = {"/config.json": reply(CONFIG), "/model.safetensors.index.json": reply(INDEX)}
     monkeypatch.setenv("HF_TOKEN", "hf_secret")

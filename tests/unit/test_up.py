@@ -19,13 +19,14 @@ from scripts.commands.docker_state import DockerState
 from scripts.commands.engines import Engine, Known, Outcome, RehearsalEngine
 from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_engine import PulumiEngine, generated_in, without_instance
+from scripts.commands.stacks import stack_settings
 from scripts.commands.terminal import Terminal
 from scripts.commands.up import PROBER, choose_engine, proof_order, take_over_what_is_there
 from settings import Settings, parse
 from tests.unit.checkout_support import Checkout, FakeContainer, FakeDocker, in_checkout
 
 if TYPE_CHECKING:
-    from tests.conftest import FakeCommand
+    from tests.conftest import FakeCommand, FakeEndpoint
 
 KEY = "k" * 64
 STATE = {
@@ -197,6 +198,20 @@ def test_a_patience_that_is_none_is_refused(
 
 def test_a_patience_is_a_whole_number_of_seconds_from_one_on() -> None:
     assert [up._options([f"--patience={seconds}"]).patience for seconds in ("1", "90")] == [1, 90]
+
+
+def test_a_model_is_to_be_had_from_the_disk_or_from_a_hub_that_answers(
+    checkout: Checkout, fake_endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = stack_settings(checkout.stack, checkout.folder)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{fake_endpoint.port}")
+    assert up._model_is_to_be_had(checkout.stack, settings)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    assert not up._model_is_to_be_had(checkout.stack, settings)
+    config = checkout.folder / ".state" / checkout.stack / "data" / "models" / settings.model.name / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("{}")
+    assert up._model_is_to_be_had(checkout.stack, settings)
 
 
 # The state, and the last question
