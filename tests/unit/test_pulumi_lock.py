@@ -124,6 +124,7 @@ def test_a_run_notes_itself_and_takes_its_own_note_away(tmp_path: Path) -> None:
     path = tmp_path / "s" / "run.json"
     with noted(path, list):
         assert json.loads(path.read_text())["process"] == os.getpid()
+        assert path.parent.stat().st_mode & 0o777 == 0o700, "the stack's folder is made by whoever is first"
     assert not path.exists()
     with noted(path, list):
         path.write_text("of another run")
