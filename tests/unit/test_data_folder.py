@@ -108,6 +108,15 @@ def test_a_new_an_empty_and_a_freshly_formatted_folder_are_taken_once_and_for_al
         assert folder.must("take") == ""
 
 
+def test_whose_a_folder_is_can_be_read_by_every_user_of_the_machine(folder: Folder) -> None:
+    before = os.umask(0o077)
+    try:
+        folder.must("take")
+    finally:
+        os.umask(before)
+    assert (folder.path / ".seatable-vllm.json").stat().st_mode & 0o777 == 0o644
+
+
 @pytest.mark.parametrize("file", ["models/OTHER/config.json", "thesis.txt", "cache/pip/wheel", ".ssh/id_ed25519"])
 def test_a_folder_with_something_else_in_it_is_refused_with_the_line_that_adopts_it(
     file: str, folder: Folder

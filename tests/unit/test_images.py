@@ -13,14 +13,14 @@ import shutil
 import sys
 import threading
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 import images.__main__ as command_line
 from catalog.images import HAPROXY, VLLM_CPU, VLLM_VERSION, ImageSource
-from images import ImageUnavailable, Say, cache_dir, haproxy, host, model, vllm_cpu
+from images import ImageUnavailable, Say, cache_dir, haproxy, host, model, rootfs, vllm_cpu
 from images.cuda_stand_in import REPLACED, stand_in
 from images.daemon import Task
 from images.obtain import choose
@@ -372,6 +372,80 @@ def test_files_of_commands_can_be_read_by_all_users(tmp_path: Path) -> None:
     assert (tmp_path / "made").stat().st_mode & 0o777 == 0o644
 
 
+@pytest.fixture
+def private_umask() -> Iterator[None]:
+    """New files and folders are for this user alone, unless they are given to others."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def modes_below(folder: Path) -> dict[str, str]:
+    """By path, all files and folders below one."""
+    return {str(path.relative_to(folder)): f"{path.stat().st_mode & 0o777:o}" for path in folder.rglob("*")}
+
+
+def test_of_a_systems_documents_only_the_licences_stay_and_every_user_may_read_them(
+    tmp_path: Path, private_umask: None
+) -> None:
+    for name in (
+        "usr/share/doc/bash/copyright",
+        "usr/share/doc/bash/changelog",
+        "usr/share/locale/de",
+        "etc/hosts",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "etc/hostname").touch()
+    (tmp_path / "usr/share/licenses").mkdir()
+    rootfs.slim(tmp_path)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {"usr/share/licenses/bash", "etc/hosts"}
+    modes = modes_below(tmp_path)
+    assert (modes["usr/share/licenses"], modes["usr/share/licenses/bash"]) == ("755", "644")
+
+
+def test_what_the_recipe_of_vllm_writes_by_itself_every_user_of_the_image_may_read_and_run(
+    tmp_path: Path, private_umask: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+
+    def record(_: Shell, activity: str, command: Sequence[str], *more: object) -> str:
+        commands.append(" ".join(command))
+        return ""
+
+    def debian(root: Path, packages: Sequence[str], shell: Shell) -> None:
+        (root / "usr/local/lib/python3.11/dist-packages").mkdir(parents=True)
+
+    def install(site: Path, packages: Sequence[str], what: str, shell: Shell) -> None:
+        for name in (
+            "torch/lib/libtorch_cpu.so",
+            "torch/include/a.h",
+            "vllm/tests/a.py",
+            "vllm/a.pyi",
+            "vllm/a.py",
+        ):
+            (site / name).parent.mkdir(parents=True, exist_ok=True)
+            (site / name).touch()
+
+    monkeypatch.setattr(Shell, "run", record)
+    monkeypatch.setattr("images.rootfs.debootstrap", debian)
+    monkeypatch.setattr("images.packages.install", install)
+    monkeypatch.setattr("images.cuda_stand_in.install", lambda *_: None)
+    root = vllm_cpu.tree(tmp_path, Shell(tmp_path / "logs", silent))
+    packages = root / "usr/local/lib/python3.11/dist-packages"
+    names = {str(path.relative_to(packages)) for path in packages.rglob("*") if path.is_file()}
+    (metadata,) = (name for name in names if name.endswith("METADATA"))
+    assert names == {"torch/lib/libtorch_cpu.so", "vllm/a.py", metadata}
+    modes = modes_below(packages)
+    assert (modes[metadata], modes[str(Path(metadata).parent)]) == ("644", "755")
+    command = root / "usr/local/bin/vllm"
+    assert f"{command.stat().st_mode & 0o777:o}" == "755"
+    assert any(
+        line.startswith("strip --strip-unneeded ") and line.endswith("libtorch_cpu.so") for line in commands
+    )
+
+
 def test_when_one_of_two_fails_the_command_of_the_other_is_ended(tmp_path: Path) -> None:
     shell = Shell(tmp_path / "logs", silent)
     ended: list[str] = []
@@ -489,17 +563,13 @@ def conversion(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_converted_model_can_be_read_by_every_user_whatever_the_umask(
-    conversion: Callable[..., Path], tmp_path: Path
+    conversion: Callable[..., Path], tmp_path: Path, private_umask: None
 ) -> None:
-    before = os.umask(0o077)
-    try:
-        folder = conversion(*model.FILES)
-    finally:
-        os.umask(before)
+    folder = conversion(*model.FILES)
     assert model.is_complete(folder)
-    modes = {path.name: f"{path.stat().st_mode & 0o777:o}" for path in (tmp_path / "models").rglob("*")}
-    assert modes[model.MARKER] == "644"
-    assert modes["HuggingFaceTB"] == modes["SmolLM2-135M-Instruct"] == "755"
+    modes = modes_below(tmp_path / "models")
+    assert modes[f"HuggingFaceTB/SmolLM2-135M-Instruct/{model.MARKER}"] == "644"
+    assert modes["HuggingFaceTB"] == modes["HuggingFaceTB/SmolLM2-135M-Instruct"] == "755"
 
 
 def test_a_conversion_that_did_not_write_every_file_is_an_error_and_leaves_no_model(

@@ -163,9 +163,29 @@ def test_a_key_file_that_ssh_would_refuse_is_named_with_the_way_out(tmp_path: Pa
     with pytest.raises(SettingsError, match="is not a private key"):
         prepare(machine, ssh_of(machine, "s"), tmp_path)
     key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
-    key.chmod(stat.S_IRUSR | stat.S_IRGRP)
+
+
+@pytest.mark.parametrize("others", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
+def test_a_key_file_of_which_others_may_do_anything_is_refused(others: int, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    machine = HostMachine(ssh="a@b", ssh_key=str(key))
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    key.chmod(0o600)
+    prepare(machine, ssh_of(machine, "s"), tmp_path)
+    key.chmod(0o600 | others)
     with pytest.raises(SettingsError, match="chmod 600"):
         prepare(machine, ssh_of(machine, "s"), tmp_path)
+
+
+def test_the_folder_of_a_pinned_key_is_for_the_user_alone_under_any_umask(tmp_path: Path) -> None:
+    machine = HostMachine(ssh="a@b", host_key="ssh-ed25519 AAAA")
+    ssh = ssh_of(machine, "s")
+    before = os.umask(0)
+    try:
+        prepare(machine, ssh, tmp_path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / ssh.known_hosts).parent.stat().st_mode) == 0o700
 
 
 # Waiting for the machine
