@@ -49,9 +49,9 @@ class Tier:
     repeats: bool = False
 
 
-UNIT = ("pytest", "tests/unit", "--numprocesses=auto", "--dist=loadscope")
-"""Whole files in a random order, in as many processes as there are cores, so that a test that depends on another
-one fails sooner or later. pytest names the seed first; its option `--randomly-seed` repeats the order."""
+UNIT = ("pytest", "tests/unit", "--numprocesses=auto", "--dist=worksteal")
+"""In a random order, file by file, in as many processes as there are cores: a test that depends on another one
+fails sooner or later. pytest names the seed first; its option `--randomly-seed` repeats the order."""
 
 IN_ORDER = ("-p", "no:randomly")
 """Live tests stand in an order that starts few engines."""

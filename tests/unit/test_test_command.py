@@ -160,7 +160,7 @@ def test_a_tier_that_cannot_begin_has_failed(
 def test_what_processes_beside_each_other_have_run_is_counted_once_and_one_that_dies_is_not_forgotten(
     ran: RunTiers,
 ) -> None:
-    tier = Tier(([("pytest", ".", "-p", "xdist", "--numprocesses=2", "--dist=loadscope")],))
+    tier = Tier(([("pytest", ".", "-p", "xdist", "--numprocesses=2", "--dist=worksteal")],))
     both = "import pytest\n@pytest.mark.parametrize('n', range(3))\ndef test_n(n): assert n < {}\n"
     told = ran({"unit": tier}, test_a=both.format(3), test_b=both.format(2))
     assert (told.last, told.status) == ("5 passed, 1 failed, 0 skipped", 1)
