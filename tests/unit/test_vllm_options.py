@@ -91,6 +91,10 @@ def refused(extra_args: dict[str, object]) -> list[str]:
         ("chat-template", "/models/o/m/../../../etc/seatable-vllm/vllm/config.yaml", "", "write a path below"),
         ("generation-config", "/etc/seatable-vllm/vllm", "'/etc/seatable-vllm/vllm'", "write a path below"),
         ("tokenizer", "~/tokenizer", "'~/tokenizer'", "write a path below"),
+        ("tokenizer", "./tokenizer", "'./tokenizer'", "write a path below"),
+        ("tokenizer", "/etc/tokenizer", "'/etc/tokenizer'", "write a path below"),
+        ("tokenizer", "/models/./o/m", "'/models/./o/m'", "write a path below"),
+        ("tokenizer", "/models-of-others/o/m", "'/models-of-others/o/m'", "write a path below"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_refused_with_option_value_and_remedy(
@@ -115,6 +119,7 @@ def test_a_value_that_cannot_be_is_refused_with_option_value_and_remedy(
         ("limit-mm-per-prompt", {"image": "4"}, "image: '4'", "write 4, without quotes"),
         ("cudagraph-capture-sizes", [1, 0], "1: 0", "write 1 or more"),
         ("lora-modules", ["a=/etc/x"], "0: ", "write a path below"),
+        ("default-mm-loras", {"image": "/etc/x"}, "image: '/etc/x'", "write a path below"),
     ],
 )
 def test_a_value_in_a_map_or_a_list_is_refused_by_its_place(
@@ -148,6 +153,7 @@ def test_a_value_in_a_map_or_a_list_is_refused_by_its_place(
         ("max-logprobs", -1, -1),
         ("seed", -7, -7),
         ("lora-modules", "a=/models/o/lora", ["a=/models/o/lora"]),
+        ("default-mm-loras", {"image": "/models/o/lora"}, None),
         ("chat-template", "{% if x %}\n{% endif %}", None),
         ("chat-template", "template_chatml.jinja", None),
         ("chat-template", f"/models/{NAME}/chat.jinja", None),
