@@ -164,8 +164,8 @@ class PulumiEngine:
             self._rewrite(resources=[])
         return len(resources)
 
-    def forget_machine(self) -> int:
-        """Forgets an instance that AWS has no more, and what ended with it; how many resources those are.
+    def forget_machine(self) -> None:
+        """Forgets an instance that AWS has no more, and what ended with it.
 
         Data volume, address and name stay, for the one that the next `up` makes.
         """
@@ -173,7 +173,6 @@ class PulumiEngine:
         left = without_instance(resources)
         if len(left) < len(resources):
             self._rewrite(resources=left)
-        return len(resources) - len(left)
 
     def keep_secret(self, name: str, value: str) -> None:
         """Encrypts a setting into the stack's file. The value is no argument, which every user could read."""

@@ -508,3 +508,16 @@ def test_a_type_is_offered_in_the_regions_own_zones_that_are_open() -> None:
     )
     assert aws.zones_with("g6.xlarge") == ["us-east-1a", "us-east-1c"]
     assert aws.zones_with("g5.xlarge") == ["us-east-1d"]
+
+
+def test_a_subnet_is_in_its_own_zone_whatever_others_there_are(project: Path) -> None:
+    ec2 = Aws("us-east-1").ec2
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    made = {
+        zone: ec2.create_subnet(VpcId=vpc, CidrBlock=network, AvailabilityZone=zone)["Subnet"]["SubnetId"]
+        for zone, network in (("us-east-1b", "10.0.1.0/24"), ("us-east-1a", "10.0.2.0/24"))
+    }
+    assert {zone: Aws("us-east-1").zone_of_subnet(subnet) for zone, subnet in made.items()} == {
+        "us-east-1a": "us-east-1a",
+        "us-east-1b": "us-east-1b",
+    }

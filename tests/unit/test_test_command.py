@@ -17,6 +17,7 @@ from typing import Protocol
 
 import pytest
 
+from scripts.commands import test as command
 from scripts.commands.outcomes import REPEATED_AT_MOST, Outcomes
 from scripts.commands.stacks import PROJECT
 from scripts.commands.test import Tier, run
@@ -169,6 +170,29 @@ def test_what_processes_beside_each_other_have_run_is_counted_once_and_one_that_
     assert (told.last, told.status) == ("3 passed, 1 failed, 0 skipped", 1)
 
 
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [([], ["lint", "unit", "live", "engine"]), (["vllm"], ["vllm"]), (["engine", "lint"], ["engine", "lint"])],
+)
+def test_all_tiers_but_that_of_the_pinned_vllm_are_run_unless_some_are_named(
+    named: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def note(tiers: Mapping[str, Tier]) -> int:
+        asked.extend(tiers)
+        return 0
+
+    monkeypatch.setattr(command, "run", note)
+    assert command.main(named) == 0
+    assert asked == expected
+
+
+def test_what_has_an_engine_needs_docker_and_only_live_tests_get_a_second_try() -> None:
+    assert {name for name, tier in command.TIERS.items() if tier.needs_docker} == {"live", "engine", "vllm"}
+    assert {name for name, tier in command.TIERS.items() if tier.repeats} == {"live", "vllm"}
+
+
 # A second try
 
 
@@ -248,6 +272,7 @@ def stack(orderly_end):
 DRIVER = """
 import sys
 from pathlib import Path
+from scripts.commands import test as command
 from scripts.commands.test import Tier, run
 both = [("pytest", "test_a.py"), ("pytest", "test_b.py")]
 sys.exit(run({"live": Tier((both,), repeats=True)}, Path.cwd()))
