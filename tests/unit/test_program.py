@@ -111,6 +111,18 @@ def test_the_stack_asks_for_exactly_what_its_golden_file_says(
     assert not told, told
 
 
+@pytest.mark.parametrize(
+    ("model", "mib"), [("Qwen/Qwen3-8B", 15_622), ("owner/unknown", 2_048)], ids=["known", "unknown"]
+)
+def test_a_machine_is_asked_for_the_room_that_the_weights_take(
+    model: str, mib: int, record_program: RecordProgram
+) -> None:
+    machine = {"kind": "host", "ssh": "ubuntu@gpu1"}
+    up = record_program("local", config=config(machine=machine, model={"name": model, "max_model_len": 1024}))
+    program = str(up.one("machine-ready").inputs["stdin"])
+    assert f"\nweights_mib={mib}\n" in program
+
+
 CASES: dict[str, tuple[dict[str, str], str]] = {
     "host": (
         config(machine={"kind": "host", "ssh": "ubuntu@gpu1.example:2222", "jump": "me@bastion", "gpus": ["0"]}),

@@ -22,7 +22,7 @@ from components.gpu_proof import gpu_program
 from components.machine import reach
 from components.machine.reach import AWAY, reach_program
 from components.machine.remote_host import PCI, SharedArgs, glance_command, ready_program, whole
-from components.machine.ssh import DOCKER_VARIABLES, Ssh, prepare, refuse_docker_variables, ssh_of
+from components.machine.ssh import Ssh, prepare, refuse_docker_variables, ssh_of
 from rehearsal.forward import provider_command
 from settings import HostMachine, SettingsError, SshTarget, parse
 
@@ -148,7 +148,11 @@ def test_the_line_for_people_has_port_key_and_jump_host() -> None:
     assert PLAIN.tunnel(8080) == "ssh -N -L 8080:127.0.0.1:8080 ubuntu@gpu1.example.com"
 
 
-@pytest.mark.parametrize("name", DOCKER_VARIABLES)
+@pytest.mark.parametrize(
+    "name",
+    ["DOCKER_CONTEXT", "DOCKER_SSH_OPTS", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "DOCKER_TLS",
+     "DOCKER_CERT_MATERIAL", "DOCKER_KEY_MATERIAL", "DOCKER_CA_MATERIAL"],
+)  # fmt: skip
 def test_a_variable_that_would_lead_docker_elsewhere_is_refused_by_name(name: str) -> None:
     with pytest.raises(SettingsError, match=name):
         refuse_docker_variables({name: "x"})
@@ -186,6 +190,19 @@ def test_the_folder_of_a_pinned_key_is_for_the_user_alone_under_any_umask(tmp_pa
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / ssh.known_hosts).parent.stat().st_mode) == 0o700
+
+
+def test_the_way_to_a_machine_has_all_that_its_settings_say() -> None:
+    plain = HostMachine(ssh="ubuntu@gpu1")
+    assert ssh_of(plain, "s") == Ssh(SshTarget("ubuntu", "gpu1"), ".state/s/known_hosts")
+    given = HostMachine(ssh="u@h:2222", ssh_key="~/key", jump="me@bastion", host_key="ssh-ed25519 AAAA")
+    assert ssh_of(given, "s") == Ssh(
+        SshTarget("u", "h", 2222),
+        ".state/s/known_hosts.pinned",
+        key="~/key",
+        jump=SshTarget("me", "bastion"),
+        pinned=True,
+    )
 
 
 # Waiting for the machine
@@ -247,6 +264,31 @@ def test_a_machine_that_does_not_let_us_in_is_explained(
     assert done.returncode == status
     for word in (*words, "phase: machine ready", "cause: ", "change: "):
         assert word in done.stderr
+
+
+JUMPING = Ssh(SshTarget("ubuntu", "gpu1.example.com"), ".state/gpu1/known_hosts", jump=SshTarget("me", "bastion"))
+
+
+@pytest.mark.parametrize(
+    ("says", "cause", "setting", "status"),
+    [
+        ("channel 0: open failed: stdio forwarding failed", "the jump host me@bastion lets us in, and",
+         "machine.ssh", AWAY),
+        ("kex_exchange_identification: Connection closed", "the jump host me@bastion does not answer",
+         "machine.jump", AWAY),
+        (REFUSED[1], "ubuntu@gpu1.example.com does not answer", "machine.ssh", AWAY),
+    ],
+)  # fmt: skip
+def test_behind_a_jump_host_it_is_said_which_of_the_two_does_not_answer(
+    says: str, cause: str, setting: str, status: int, quick: FakeCommand
+) -> None:
+    ssh_that(quick, (255, says))
+    done = bash(reach_program(JUMPING, "gpu1", 1), quick.environment)
+    assert done.returncode == status, done.stderr
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("cause: "))
+    (remedy,) = (line for line in done.stderr.splitlines() if line.startswith("change: "))
+    assert cause in said
+    assert setting in remedy
 
 
 CHANGED = """\

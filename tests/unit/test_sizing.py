@@ -101,6 +101,20 @@ def test_a_hybrid_model_gets_the_block_that_its_log_on_a_gpu_had() -> None:
     assert plan(model, KvOptions(element_bytes=1)).block == 1568
 
 
+def test_the_states_of_mamba_layers_are_those_of_vllms_own_rule_for_both_families() -> None:
+    # mamba2_state_shape of vLLM 0.32: (inner + 2 * groups * size) channels by (kernel - 1), heads * head * size.
+    nemotron = shape("nemotron_h", num_hidden_layers=4, hybrid_override_pattern="M-M*", mamba_num_heads=4,
+                     mamba_head_dim=8, ssm_state_size=16, n_groups=2, conv_kernel=4)  # fmt: skip
+    state = State(32, 3, 512, 4, groups=2, group_channels=32, checkpoints=1)
+    assert nemotron.layers == (state, None, state, Attention(8, 128, 128))
+    half = shape("nemotron_h", num_hidden_layers=1, hybrid_override_pattern="M", mamba_num_heads=4, n_groups=2,
+                 mamba_head_dim=8, ssm_state_size=16, conv_kernel=4, mamba_ssm_cache_dtype="bfloat16")  # fmt: skip
+    assert half.layers == (replace(state, state_bytes=2),)
+    granite = shape("granitemoehybrid", num_hidden_layers=1, layer_types=["mamba"], mamba_n_heads=48,
+                    mamba_d_head=64, mamba_d_state=128, hidden_size=1536)  # fmt: skip
+    assert granite.layers == (State(3072, 3, 393_216, None, groups=1, group_channels=256, checkpoints=1),)
+
+
 @pytest.mark.parametrize(
     ("name", "kib"),
     [

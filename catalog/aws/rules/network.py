@@ -125,7 +125,7 @@ def _leads_out(subnet: Shape, tables: Sequence[Shape]) -> bool:
     return any(
         route.get("DestinationCidrBlock") == "0.0.0.0/0"
         and str(route.get("GatewayId", "")).startswith("igw-")
-        and route.get("State", "active") == "active"
+        and route.get("State") == "active"
         for table in own_table or main
         for route in table.get("Routes", [])
     )
