@@ -247,6 +247,13 @@ def test_a_first_contact_that_says_more_than_its_answer_is_understood(quick: Fak
     assert json.loads(bash(reach_program(PLAIN, "gpu1"), quick.environment).stdout.splitlines()[-1]) == IDENTITY
 
 
+def test_the_first_contact_makes_the_folder_of_the_host_keys_for_the_user_alone(quick: FakeCommand) -> None:
+    ssh_that(quick, SEEN)
+    told = shlex.quote(reach_program(PLAIN, "gpu1", 1))
+    done = bash(f"umask 000; bash -c {told}; stat -c %a .state/gpu1", quick.environment)
+    assert done.stdout.splitlines() == [SEEN[1], "700"]
+
+
 @pytest.mark.parametrize(
     ("says", "words", "status"),
     [
