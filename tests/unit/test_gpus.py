@@ -110,10 +110,10 @@ def test_every_card_of_the_table_is_found_by_its_name_and_size(row: list[object]
 
 
 def test_memory_as_nvidia_smi_queries_it_is_taken_as_it_is() -> None:
-    assert parse_gpu("NVIDIA L4, 23034 MiB")[0].memory_mib == int(23034 * gpus.CUDA_SHARE)
+    assert parse_gpu("NVIDIA L4, 23034 MiB")[0].memory_mib == 22_688
     assert parse_gpu("NVIDIA GeForce RTX 3080, 12288 MiB")[0].name == "RTX 3080 12"
     # A card with other memory than it is sold with keeps its name.
-    assert parse_gpu("RTX 4090 48GB")[0].memory_mib == int(48 * 1024 * gpus.CUDA_SHARE)
+    assert parse_gpu("RTX 4090 48GB")[0].memory_mib == 48_414
 
 
 def test_a_slice_has_the_memory_of_its_profile() -> None:
@@ -143,3 +143,20 @@ def test_any_name_with_its_memory_is_a_gpu() -> None:
     known, count = parse_gpu("4x Voodoo 5 32GB 12.0")
     assert (known.name, known.capability, known.note, count) == ("Voodoo 5", 12.0, "", 4)
     assert parse_gpu("Voodoo 32 8.9")[0].capability == 8.9
+
+
+@pytest.mark.parametrize(
+    ("name", "mib", "expected"),
+    [
+        ("L4", 22_888, ("L4", 22_544)),
+        ("NVIDIA H100 SXM5", 81_559, ("H100", 80_335)),
+        ("RTX PRO 6000 Blackwell Server Edition", 97_887, ("RTX PRO 6000", 96_418)),
+        ("T4", 16_384, ("T4", 14_908)),
+    ],
+)
+def test_of_what_a_box_has_cuda_finds_a_little_less_and_of_a_t4_much_less(
+    name: str, mib: int, expected: tuple[str, int]
+) -> None:
+    found = gpus.gpu(name, mib, 7.5, nvlink=True)
+    assert (found.name, found.memory_mib) == expected
+    assert (found.capability, found.nvlink) == (7.5, True)
