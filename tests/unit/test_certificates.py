@@ -584,11 +584,18 @@ def test_the_timer_removes_itself_when_the_stack_is_gone_and_only_then(
     assert (["systemctl", "disable", "--now", "the-unit.timer"] in fake_command.calls) != stays
 
 
-def test_a_docker_that_is_down_is_no_reason_to_remove_the_timer(
-    data: Path, systemd: Path, fake_command: FakeCommand
+@pytest.mark.parametrize(
+    ("docker", "asked"), [("exit 1", ["--timer"]), ('[ "$1" = info ]', [])], ids=["Docker is down", "by hand"]
+)
+def test_only_a_run_of_the_timer_that_docker_answers_removes_it(
+    docker: str, asked: list[str], data: Path, systemd: Path, fake_command: FakeCommand
 ) -> None:
     run(program(data), fake_command)
-    assert renew(data, fake_command, "--timer").returncode == 0
+    fake_command.add("docker", docker)
+    script = data / "certificates" / "renew"
+    os.utime(script, (0, 0))
+    done = subprocess.run([script, *asked], env=fake_command.environment, check=False)
+    assert done.returncode == 0
     assert (systemd / "the-unit.timer").exists()
 
 
