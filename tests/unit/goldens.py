@@ -42,7 +42,7 @@ NO_OPTIONS = {
     "supportsPartialValues", "supportsResultReporting", "version", "deletedWith", "dependencies", "name", "object",
     "parent", "propertyDependencies", "provider", "providers", "type",
 }  # fmt: skip
-"""Parts of a request that the SDK chooses, and those that are told in words of their own."""
+"""Parts of a request that the SDK chooses, and those that are shown apart."""
 TEXTS = {"stdin", "userDataBase64"}
 """Inputs that are programs."""
 RIGHTS = re.compile(

@@ -40,7 +40,7 @@ def told(before: Recorded, after: Recorded) -> list[str]:
     return list(goldens.differences(old, new))
 
 
-# What is told
+# What is reported
 
 
 def test_what_is_gone_from_a_list_is_told_with_its_resource_and_input(local: Recorded) -> None:

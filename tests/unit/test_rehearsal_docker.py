@@ -1,4 +1,4 @@
-"""Unit tier: what the rehearsal does to Docker: what it makes, mends and removes, and what it leaves alone.
+"""Unit tier: what the rehearsal does to Docker: what it makes, repairs and removes, and what it leaves alone.
 
 A Docker of the test keeps containers and networks, finds names by a part of them and removes no network in use, as
 the real one does. It does NOT prove that a real one takes what it is given: the live tier does.
