@@ -165,7 +165,7 @@ class PulumiEngine:
         return len(resources)
 
     def forget_machine(self) -> None:
-        """Forgets an instance that AWS has no more, and what ended with it.
+        """Forgets an instance that AWS no longer has, and what ended with it.
 
         Data volume, address and name stay, for the one that the next `up` makes.
         """

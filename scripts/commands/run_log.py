@@ -75,7 +75,7 @@ class RunLog:
         self._project, self._secrets = project, secrets_here(stack, project)
         self._begin = time.monotonic()
         folder = project / ".state" / stack / LOGS
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         stamp = f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%S.%fZ}"
         self.path = folder / f"{stamp}-{command}.log"

@@ -93,6 +93,8 @@ def main(arguments: list[str]) -> int:
 
 def bring_up(options: argparse.Namespace, settings: Settings, terminal: Terminal) -> None:
     """Everything from an asleep or missing machine to the settings of its clients."""
+    if options.rehearse:
+        refuse_to_rehearse(options.stack, engine_of(options.stack))
     on_aws = aws_stack(options.stack, settings)
     if on_aws:
         settle_account(on_aws, settings, terminal)
@@ -127,6 +129,16 @@ def bring_up(options: argparse.Namespace, settings: Settings, terminal: Terminal
     if settings.domain:
         terminal.line("proved on the machine itself; scripts/check asks from where a client is")
     tell(options.stack, outcome, terminal, show_keys=may_show_keys(options.show_secrets))
+
+
+def refuse_to_rehearse(stack: str, before: Engine | None) -> None:
+    """CommandError where Pulumi has deployed the stack. before: who has deployed it so far."""
+    if isinstance(before, PulumiEngine) and before.known() != Known():
+        raise CommandError(
+            f"--rehearse: Pulumi has deployed the stack {stack} already, and a rehearsal would make its "
+            "containers and keys a second time.\n"
+            f"Run `scripts/up {stack}` without --rehearse, or `scripts/down {stack}` first."
+        )
 
 
 def settle_account(stack: AwsStack, settings: Settings, terminal: Terminal) -> None:
@@ -235,15 +247,9 @@ def choose_engine(
 ) -> Engine:
     """The Pulumi CLI where it can be had, else the rehearsal. A stack is never left in the hands of both.
 
-    before: who has deployed it so far. CommandError for a rehearsal of what Pulumi has deployed.
+    before: who has deployed it so far.
     """
     rehearsal = RehearsalEngine(stack)
-    if rehearse and isinstance(before, PulumiEngine) and before.known() != Known():
-        raise CommandError(
-            f"--rehearse: Pulumi has deployed the stack {stack} already, and a rehearsal would make its "
-            "containers and keys a second time.\n"
-            f"Run `scripts/up {stack}` without --rehearse, or `scripts/down {stack}` first."
-        )
     cli_root = None if rehearse else find_cli(terminal)
     if cli_root is None:
         if rehearse:

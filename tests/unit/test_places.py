@@ -123,7 +123,7 @@ exec cat
 
 
 class Client:
-    """A client of Docker that fails as it is told to."""
+    """A client of Docker that raises the first of CLIENT_FAILS."""
 
     def __init__(self, base_url: str, timeout: int) -> None:
         self.base_url, self.timeout = base_url, timeout

@@ -128,7 +128,7 @@ def test_a_cli_is_fetched_once_and_one_on_path_comes_first(installer: Installer,
 @pytest.mark.parametrize(
     ("way", "reason"),
     [
-        ("raise OSError('no way out')", "OSError: no way out"),
+        ("raise OSError('no route')", "OSError: no route"),
         ("os._exit(3)", "its installer failed"),
         ("time.sleep(9)", "its download took more than 1 s"),
     ],

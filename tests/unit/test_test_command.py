@@ -272,7 +272,6 @@ def stack(orderly_end):
 DRIVER = """
 import sys
 from pathlib import Path
-from scripts.commands import test as command
 from scripts.commands.test import Tier, run
 both = [("pytest", "test_a.py"), ("pytest", "test_b.py")]
 sys.exit(run({"live": Tier((both,), repeats=True)}, Path.cwd()))

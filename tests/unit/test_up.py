@@ -21,7 +21,7 @@ from scripts.commands.errors import CommandError
 from scripts.commands.pulumi_engine import PulumiEngine, generated_in, without_instance
 from scripts.commands.stacks import stack_settings
 from scripts.commands.terminal import Terminal
-from scripts.commands.up import PROBER, choose_engine, proof_order, take_over_what_is_there
+from scripts.commands.up import PROBER, choose_engine, proof_order, refuse_to_rehearse, take_over_what_is_there
 from settings import Settings, parse
 from tests.unit.checkout_support import Checkout, FakeContainer, FakeDocker, in_checkout
 
@@ -128,13 +128,26 @@ def test_what_pulumi_has_deployed_is_not_rehearsed(
 ) -> None:
     monkeypatch.setattr(PulumiEngine, "known", lambda _: known)
     with pytest.raises(CommandError, match="`scripts/up gpu1` without --rehearse, or `scripts/down gpu1` first"):
-        chosen(PulumiEngine("gpu1", None, ""), rehearse=True)
+        refuse_to_rehearse("gpu1", PulumiEngine("gpu1", None, ""))
+
+
+def test_a_rehearsal_is_refused_before_anything_is_touched(
+    checkout: Checkout, fake_command: FakeCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_command.add("pulumi", "echo v3.999.0")
+    monkeypatch.setattr(PulumiEngine, "known", lambda _: Known(owner="ours"))
+    monkeypatch.setattr(up, "aws_stack", lambda *_: pytest.fail("the account was looked at"))
+    with pytest.raises(CommandError, match="Pulumi has deployed the stack gpu1 already"):
+        up.bring_up(up._options(["gpu1", "--rehearse"]), settings(), Terminal())
 
 
 def test_a_stack_that_pulumi_has_not_deployed_yet_may_be_rehearsed(
     checkout: Checkout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PulumiEngine, "known", lambda _: Known())
+    refuse_to_rehearse("gpu1", PulumiEngine("gpu1", None, ""))
+    refuse_to_rehearse("gpu1", RehearsalEngine("gpu1"))
+    refuse_to_rehearse("gpu1", None)
     assert isinstance(chosen(PulumiEngine("gpu1", None, ""), rehearse=True), RehearsalEngine)
 
 
