@@ -40,7 +40,7 @@ from scripts.commands.stacks import PROJECT
 Leads = Mapping[str, frozenset[str]]
 """By file, the files that its imports and its text name."""
 
-NOT_COPIED = (".git", ".venv", "venv", ".state", ".pulumi-cli", "__pycache__", ".*_cache")
+NOT_COPIED = (".git", ".venv", "venv", ".state", ".pulumi-cli*", "__pycache__", ".*_cache")
 
 TEST_SECONDS = 120
 """For one test, as a fault may make a loop endless; the slowest takes a tenth of it."""

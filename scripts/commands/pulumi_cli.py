@@ -45,16 +45,23 @@ def find_cli(terminal: Terminal) -> str | None:
 
 
 def _install() -> str | None:
-    """Runs the official installer through the Automation API; None, or why it failed, in one line."""
-    command = [sys.executable, "-c", _INSTALLER, str(FOLDER)]
+    """Runs the official installer through the Automation API; None, or why it failed, in one line.
+
+    In a folder beside, which gets its name when it is complete: a run that is ended leaves no CLI that is cut off.
+    """
+    part = FOLDER.with_name(f"{FOLDER.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    command = [sys.executable, "-c", _INSTALLER, str(part)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_SECONDS, check=False)
+        if done.returncode == 0:
+            shutil.rmtree(FOLDER, ignore_errors=True)
+            part.rename(FOLDER)
+            return None
     except subprocess.TimeoutExpired:
-        shutil.rmtree(FOLDER, ignore_errors=True)  # a CLI that is there in part would be taken by the next run
         return f"its download took more than {INSTALL_SECONDS} s"
-    if done.returncode == 0:
-        return None
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     return (done.stderr.strip().splitlines() or ["its installer failed"])[-1][:160]
 
 

@@ -144,4 +144,13 @@ def test_a_cli_that_cannot_be_fetched_is_said_in_one_line_and_nothing_of_it_stay
     installer.ends(way)
     assert pulumi_cli.find_cli(Terminal()) is None
     assert f"none to be had ({reason}): this is a rehearsal" in capsys.readouterr().err
-    assert not installer.cli.exists()
+    assert list(installer.cli.parent.glob(".pulumi-cli*")) == []
+
+
+def test_what_a_killed_run_has_left_of_a_cli_is_neither_taken_nor_in_the_way(installer: Installer) -> None:
+    left = installer.cli.with_name(".pulumi-cli.part") / "bin"
+    left.mkdir(parents=True)
+    (left / "pulumi").write_text("cut o")
+    installer.ends("pass")
+    assert pulumi_cli.find_cli(Terminal()) == str(installer.cli)
+    assert (installer.cli / "bin" / "pulumi").read_text() == ""
