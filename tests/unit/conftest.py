@@ -9,6 +9,7 @@ import botocore.session
 import pytest
 from pulumi.runtime import resource
 from pulumi.runtime.proto import source_pb2
+from pulumi.runtime.settings import SETTINGS
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,3 +50,9 @@ def home_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
         patch.delenv("SSH_AUTH_SOCK", raising=False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_an_earlier_run_is_waited_for() -> None:
+    """Pulumi waits for every output of its process, also for those of a program that has failed in another test."""
+    SETTINGS.outputs = set()
