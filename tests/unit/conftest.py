@@ -54,5 +54,5 @@ def home_of_nobody(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_of_an_earlier_run_is_waited_for() -> None:
-    """Pulumi waits for every output of its process, also for those of a program that has failed in another test."""
+    """Pulumi waits for every output of its process, also of a program that has failed in another test."""
     SETTINGS.outputs = set()
